@@ -143,8 +143,11 @@ impl Residency {
     }
 
     fn resident(&self, id: EndpointId) -> usize {
-        let workers = self.workers.range(first(id)..first(EndpointId(id.0 + 1)));
-        workers.filter(|(_, it)| it.is_resident()).count()
+        self.workers_of(id).filter(|(_, it)| it.is_resident()).count()
+    }
+
+    pub(crate) fn workers_of(&self, id: EndpointId) -> impl Iterator<Item = (&WorkerId, &Worker)> {
+        self.workers.range(first(id)..first(EndpointId(id.0 + 1)))
     }
 
     /// Returns the instant at which the keep-alive of a worker is over.

@@ -206,7 +206,7 @@ impl Residency {
         }
     }
 
-    fn leave(&mut self, worker: WorkerId, now: Instant) {
+    pub(crate) fn leave(&mut self, worker: WorkerId, now: Instant) {
         if let Some(worker) = self.workers.get_mut(&worker) {
             (worker.phase, worker.since) = (Phase::Leaving, now);
         }

@@ -104,6 +104,8 @@ pub enum EvictionCause {
     },
     /// The workers have more memory than the budget: one was measured beyond its prediction, or the budget fell.
     OverBudget,
+    /// The endpoint was removed.
+    Removed,
 }
 
 /// A refused ask.

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::endpoint::{Endpoint, Phase, Worker};
 use crate::waiting::Waiting;
 use crate::{
-    Action, Ask, EndpointId, Event, Memory, Patience, ResidencySettings, StartHistory, Usage,
-    WorkerId,
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, ResidencySettings,
+    StartHistory, Usage, WorkerId,
 };
 
 /// The residency of all workers: which of them have memory, which leave, and which asks wait.
@@ -44,6 +44,25 @@ impl Residency {
             Some(endpoint) => endpoint.settings = settings,
             None => drop(self.endpoints.insert(id, Endpoint::new(settings, history, now))),
         }
+    }
+
+    /// Removes an endpoint, and returns what follows. Its workers leave, whether they load or serve, are pinned
+    /// or held; their memory counts until it is back. Its asks are withdrawn: the caller answers the
+    /// requests that wait for them.
+    pub fn remove_endpoint(&mut self, id: EndpointId, now: Instant) -> Vec<Action> {
+        if self.endpoints.remove(&id).is_none() {
+            return Vec::new();
+        }
+        self.waiting.retain(|it| it.ask.worker.endpoint != id);
+        let workers = self.workers_of(id).filter(|(_, it)| !it.is_leaving());
+        let workers: Vec<_> = workers.map(|(worker, _)| *worker).collect();
+        let mut actions = Vec::new();
+        for worker in workers {
+            self.leave(worker, now);
+            actions.push(Action::Evict { worker, cause: EvictionCause::Removed });
+        }
+        actions.extend(self.decide(now));
+        actions
     }
 
     /// Takes an event, and returns what follows from it. Events of unknown endpoints and workers, and those that
@@ -167,5 +186,66 @@ impl Residency {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVING: EndpointId = EndpointId(0);
+    const LOADING: EndpointId = EndpointId(1);
+    const WAITING: EndpointId = EndpointId(2);
+    const OTHER: EndpointId = EndpointId(3);
+
+    fn worker(endpoint: EndpointId) -> WorkerId {
+        WorkerId { endpoint, slot: 0 }
+    }
+
+    fn removed(endpoint: EndpointId) -> Action {
+        Action::Evict { worker: worker(endpoint), cause: EvictionCause::Removed }
+    }
+
+    /// Returns a residency with room for two workers, in which one serves, one loads and two wait.
+    fn residency(now: Instant) -> Residency {
+        let mut residency = Residency::new(Memory::on_host(20), Patience::default());
+        for id in [SERVING, LOADING, WAITING, OTHER] {
+            let declared = Some(Memory::on_host(10));
+            let settings =
+                ResidencySettings { declared, is_pinned: id == SERVING, ..Default::default() };
+            residency.set_endpoint(id, settings, StartHistory::default(), now);
+            let deadline = now + Duration::from_secs(60);
+            let ask = Ask { worker: worker(id), queued: 1, chain: Vec::new(), deadline };
+            residency.handle(Event::Ask(ask), now);
+        }
+        residency.handle(Event::Started(worker(SERVING), Memory::on_host(10)), now);
+        residency.handle(Event::Usage(SERVING, Usage::Held), now);
+        residency
+    }
+
+    #[test]
+    fn a_removed_endpoint_that_serves_or_loads_gives_its_memory_to_others_once_it_is_back() {
+        for id in [SERVING, LOADING] {
+            let now = Instant::now();
+            let mut residency = residency(now);
+            assert_eq!(residency.remove_endpoint(id, now), [removed(id)]);
+            assert!(!residency.is_resident(worker(id)));
+            assert_eq!(residency.handle(Event::Started(worker(id), Memory::on_host(9)), now), []);
+            assert_eq!(residency.handle(Event::Gone(worker(id)), now), []);
+            let granted = residency.handle(Event::MemoryBack(worker(id)), now);
+            assert_eq!(granted, [Action::Grant(worker(WAITING))]);
+        }
+    }
+
+    #[test]
+    fn a_removed_endpoint_that_waits_is_passed_over_and_unknown() {
+        let now = Instant::now();
+        let mut residency = residency(now);
+        assert_eq!(residency.remove_endpoint(WAITING, now), []);
+        assert_eq!(residency.remove_endpoint(WAITING, now), []);
+        assert_eq!(residency.prediction(WAITING), None);
+        residency.handle(Event::Gone(worker(LOADING)), now);
+        let granted = residency.handle(Event::MemoryBack(worker(LOADING)), now);
+        assert_eq!(granted, [Action::Grant(worker(OTHER))]);
     }
 }

@@ -1,8 +1,10 @@
 //! Random schedules of the state machine: loads that fail, hang or take longer, deaths, victims that are called
-//! again while they leave, budgets that change, and workers that are larger than predicted.
+//! again while they leave, endpoints that are removed, budgets that change, and workers larger than predicted.
 //!
 //! The simulation plays the workers, and checks after each event that no rule is violated. At the end it
 //! lets time pass: every ask must end.
+
+mod dealt;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +13,10 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Residency,
-    ResidencySettings, StartHistory, Usage, WorkerId,
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Residency, ResidencySettings,
+    StartHistory, Usage, WorkerId,
 };
+use dealt::{memory, settings};
 
 /// The number of schedules; a longer run sets `LITPLEX_SIMULATIONS`.
 const SCHEDULES: u64 = 20_000;
@@ -101,6 +104,7 @@ impl Schedule {
                 9 | 10 => self.change_usage(),
                 11 => self.measure(),
                 12 if self.random.usize(..4) == 0 => self.change_budget(),
+                13 if self.random.usize(..4) == 0 => self.remove_or_add(),
                 _ => self.pass(),
             }
         }
@@ -137,7 +141,8 @@ impl Schedule {
             }
         }
         let phase = self.workers.get(&worker).map(|it| it.0);
-        if !matches!(phase, Some(Phase::Loading | Phase::Resident)) {
+        let is_known = self.residency.prediction(worker.endpoint).is_some();
+        if is_known && !matches!(phase, Some(Phase::Loading | Phase::Resident)) {
             let (_, reload) = self.residency.prediction(worker.endpoint).unwrap();
             let in_time = deadline.checked_sub(reload).unwrap_or(self.now);
             let urgent_at = in_time.min(self.now + Patience::default().longest_wait);
@@ -211,6 +216,23 @@ impl Schedule {
         self.tell(Event::Budget(self.budget.clone()));
     }
 
+    /// Removes an endpoint, or adds it again, also while its workers still leave.
+    fn remove_or_add(&mut self) {
+        let endpoint = self.any_worker().endpoint;
+        if self.residency.prediction(endpoint).is_some() {
+            self.asked.retain(|worker, _| worker.endpoint != endpoint);
+            self.change(false, |residency, now| residency.remove_endpoint(endpoint, now));
+            let workers = self.workers.iter().filter(|(worker, _)| worker.endpoint == endpoint);
+            let mut phases = workers.map(|(_, it)| it.0);
+            let is_over = |phase| matches!(phase, Phase::Leaving | Phase::Gone);
+            assert!(phases.all(is_over), "a worker of a removed endpoint stays");
+        } else {
+            let settings = self.settings[endpoint.0].clone();
+            self.usage[endpoint.0] = Usage::Idle;
+            self.residency.set_endpoint(endpoint, settings, StartHistory::default(), self.now);
+        }
+    }
+
     fn pass(&mut self) {
         let due = self.residency.next_due(self.now).filter(|_| self.random.bool());
         let time = Duration::from_millis(self.random.u64(..3_000));
@@ -229,21 +251,33 @@ impl Schedule {
     }
 
     fn tell(&mut self, event: Event) {
+        let is_measured = matches!(event, Event::Measured(..) | Event::Started(..));
+        self.change(is_measured, |residency, now| residency.handle(event, now));
+    }
+
+    fn change(
+        &mut self,
+        is_measured: bool,
+        change: impl FnOnce(&mut Residency, Instant) -> Vec<Action>,
+    ) {
         let resident: Vec<_> =
             self.workers.keys().copied().filter(|it| self.residency.is_resident(*it)).collect();
         let waiting = self.residency.waiting.iter();
         self.paid = waiting.filter(|it| it.is_paid).map(|it| it.ask.worker).collect();
-        let (is_measured, actions) = {
-            let is_measured = matches!(event, Event::Measured(..) | Event::Started(..));
-            (is_measured, self.residency.handle(event, self.now))
-        };
+        let actions = change(&mut self.residency, self.now);
         let mut left = Vec::new();
         for action in actions {
             match action {
                 Action::Grant(worker) => self.granted(worker),
                 Action::Evict { worker, cause } => {
-                    if let EvictionCause::For { newcomer, .. } = cause {
-                        self.check_use(worker, newcomer);
+                    match cause {
+                        EvictionCause::For { newcomer, .. } => self.check_use(worker, newcomer),
+                        EvictionCause::OverBudget => {}
+                        EvictionCause::Removed => {
+                            self.set(worker, Phase::Leaving);
+                            left.push(worker);
+                            continue;
+                        }
                     }
                     self.evicted(worker);
                     left.push(worker);
@@ -279,7 +313,7 @@ impl Schedule {
         assert!(above.is_zero(), "a grant above the budget");
     }
 
-    /// What is busy leaves only for an ask that has waited long enough, for which others left already, or for
+    /// A busy worker leaves only for an ask that has waited long enough, for which others left already, or for
     /// which a caller is blocked. A call that joins the ask counts at once.
     fn check_use(&self, victim: WorkerId, newcomer: WorkerId) {
         let asked = &self.asked[&newcomer];
@@ -338,28 +372,6 @@ impl Schedule {
         let meant = self.workers.iter().filter(|(_, it)| is_meant(it.0));
         let workers: Vec<_> = meant.map(|(worker, _)| *worker).collect();
         (!workers.is_empty()).then(|| workers[self.random.usize(..workers.len())])
-    }
-}
-
-/// Returns memory on the host, and often on one of two devices.
-fn memory(random: &mut Rng, bytes: std::ops::Range<u64>) -> Memory {
-    let memory = Memory::on_host(random.u64(bytes.clone()));
-    match random.usize(..4) {
-        0 => memory,
-        1 => memory.with_device(0, random.u64(bytes)),
-        2 => memory.with_device(1, random.u64(bytes)),
-        _ => memory.with_device(0, random.u64(bytes.clone())).with_device(1, random.u64(bytes)),
-    }
-}
-
-fn settings(random: &mut Rng) -> ResidencySettings {
-    let kept = KeepAlive::For(Duration::from_secs(random.u64(1..20)));
-    ResidencySettings {
-        declared: None,
-        keep_alive: [KeepAlive::Auto, kept, KeepAlive::Forever][random.usize(..3)],
-        is_pinned: random.usize(..8) == 0,
-        min_workers: [0, 0, 0, 1][random.usize(..4)],
-        weight: [1.0, 1.0, 5.0, 0.0][random.usize(..4)],
     }
 }
 
