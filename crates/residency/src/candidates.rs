@@ -69,7 +69,7 @@ impl Residency {
 
     /// Returns whether a worker is pinned, or among the fewest that its endpoint must have: those of the lowest
     /// slots that are ready.
-    fn is_floor(&self, id: WorkerId) -> bool {
+    pub(crate) fn is_floor(&self, id: WorkerId) -> bool {
         let Some(endpoint) = self.endpoints.get(&id.endpoint) else { return false };
         let below = self.workers.range(first(id.endpoint)..id).filter(|(_, it)| it.is_resident());
         let is_resident = self.is_resident(id);
@@ -123,7 +123,7 @@ impl Residency {
     }
 
     /// Returns the worth of one of so many workers of an endpoint, which share its requests.
-    fn worth(&self, id: EndpointId, workers: usize, now: Instant) -> Worth {
+    pub(crate) fn worth(&self, id: EndpointId, workers: usize, now: Instant) -> Worth {
         let Some(endpoint) = self.endpoints.get(&id) else { return Worth::default() };
         let reload = endpoint.history.reload();
         let rate = endpoint.rate.per_second(reload, now) / workers.max(1) as f64;

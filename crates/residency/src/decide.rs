@@ -1,5 +1,6 @@
 //! The decisions after an event: what is given up, granted, evicted, refused.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use crate::price::price;
 use crate::residency::Residency;
 use crate::victims::{Candidate, cheapest};
 use crate::waiting::Waiting;
-use crate::{Action, EvictionCause, Memory, Refusal, RefusalReason, WorkerId};
+use crate::{Action, EndpointId, EvictionCause, Memory, Refusal, RefusalReason, Usage, WorkerId};
 
 /// The decision on an ask.
 enum Verdict {
@@ -112,8 +113,8 @@ impl Residency {
 
     fn choose_victims(&self, waiting: &Waiting, short: &Memory, now: Instant) -> Verdict {
         let is_urgent = waiting.is_paid || waiting.is_urgent(now);
-        let candidates = self.candidates(waiting.ask.worker.endpoint, is_urgent, now);
-        let Some(victims) = cheapest(&candidates, short) else { return Verdict::WaitForWorkers };
+        let victims = self.victims(waiting.ask.worker.endpoint, short, is_urgent, now);
+        let Some(victims) = victims else { return Verdict::WaitForWorkers };
         let worth = self.worth_together(&victims, now);
         let price = price(worth, self.worth_of_newcomer(waiting.ask.worker.endpoint, now));
         let weight = self.weight(waiting.ask.worker.endpoint);
@@ -124,6 +125,34 @@ impl Residency {
             let time = || waiting.time_until(price / weight.max(f64::MIN_POSITIVE), now);
             Verdict::WaitUntilItPays((!stays_forever).then(time))
         }
+    }
+
+    /// Returns the workers to evict. None of the core leaves if the others would free enough: an ask that
+    /// is not urgent waits while these load, are busy, or have not served yet.
+    fn victims(
+        &self,
+        newcomer: EndpointId,
+        short: &Memory,
+        is_urgent: bool,
+        now: Instant,
+    ) -> Option<Vec<Candidate>> {
+        let candidates = self.candidates(newcomer, is_urgent, now);
+        let core = self.core(now);
+        let is_other = |it: &&Candidate| !core.contains(&it.worker);
+        let others: Vec<_> = candidates.iter().filter(is_other).cloned().collect();
+        let waits = || !is_urgent && short.fits_in(&self.memory_in_turn(newcomer, &core));
+        let victims = cheapest(&others, short);
+        victims.or_else(|| if waits() { None } else { cheapest(&candidates, short) })
+    }
+
+    /// Returns the memory of the workers outside the core that may leave now or later.
+    fn memory_in_turn(&self, newcomer: EndpointId, core: &BTreeSet<WorkerId>) -> Memory {
+        let is_held = |id| self.endpoints.get(&id).is_none_or(|it| it.usage == Usage::Held);
+        self.memory(|id, worker| {
+            let is_other = id.endpoint != newcomer && !core.contains(id);
+            let may_leave = !is_held(id.endpoint) && !self.is_floor(*id);
+            is_other && may_leave && !worker.is_leaving()
+        })
     }
 
     /// Refuses the asks that can wait no longer, and those that would wait in vain.

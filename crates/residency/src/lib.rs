@@ -68,6 +68,7 @@
 //! 6. The configuration gets `memory_budget`, and for each endpoint `keep_alive`, `pinned` and `weight`.
 
 mod candidates;
+mod core;
 mod decide;
 mod endpoint;
 mod event;

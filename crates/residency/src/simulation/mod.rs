@@ -16,8 +16,9 @@ use crate::Patience;
 use machine::Day;
 use trace::Trace;
 
-/// The number of days; in each, sizes, load times and popularity are dealt anew.
-const DAYS: u64 = 8;
+/// The number of days; in each, sizes, load times and popularity are dealt anew. `LITPLEX_DAYS` and
+/// `LITPLEX_FIRST_DAY` choose more and others.
+const DAYS: u64 = 3;
 
 /// The reload seconds of all days together.
 #[derive(Debug, Default)]
@@ -39,7 +40,8 @@ struct Totals {
 
 fn totals(exponent: f64, has_shift: bool) -> Totals {
     let mut totals = Totals::default();
-    for seed in 0..DAYS {
+    let (first, days) = (number("LITPLEX_FIRST_DAY", 0), number("LITPLEX_DAYS", DAYS));
+    for seed in first..first + days {
         let trace = Trace::day(exponent, has_shift, seed);
         let ours = run(&trace, Patience::default());
         let at_once = run(&trace, Patience { longest_wait: Duration::ZERO, ..Patience::default() });
@@ -52,8 +54,8 @@ fn totals(exponent: f64, has_shift: bool) -> Totals {
         totals.ollama += rules::ollama(&trace);
         totals.gdsf += rules::gdsf(&trace);
         totals.worst = totals.worst.max(ours.reload / informed);
-        totals.wait += ours.waited / ours.requests / DAYS as f64;
-        totals.wait_at_once += at_once.waited / at_once.requests / DAYS as f64;
+        totals.wait += ours.waited / ours.requests / days as f64;
+        totals.wait_at_once += at_once.waited / at_once.requests / days as f64;
     }
     let Totals { ours, clairvoyant, informed, lru, ollama, gdsf, at_once, .. } = totals;
     println!(
@@ -75,6 +77,10 @@ fn totals(exponent: f64, has_shift: bool) -> Totals {
     totals
 }
 
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|it| it.parse().ok()).unwrap_or(default)
+}
+
 fn run(trace: &Trace, patience: Patience) -> Day {
     let day = machine::run(trace, patience);
     assert_eq!(day.refused, 0, "a request is refused");
@@ -82,9 +88,11 @@ fn run(trace: &Trace, patience: Patience) -> Day {
 }
 
 fn check(exponent: f64, has_shift: bool) {
-    let Totals { ours, clairvoyant, informed, lru, ollama, .. } = totals(exponent, has_shift);
-    assert!(ours <= informed * 1.1, "{}", ours / informed);
-    assert!(ours <= clairvoyant * 1.25, "{}", ours / clairvoyant);
+    let Totals { ours, clairvoyant, informed, lru, ollama, worst, .. } =
+        totals(exponent, has_shift);
+    assert!(ours <= informed * 1.05, "{}", ours / informed);
+    assert!(worst <= 1.2, "{worst}");
+    assert!(ours <= clairvoyant * 1.2, "{}", ours / clairvoyant);
     assert!(ours <= lru * 0.8, "{}", ours / lru);
     assert!(ours <= ollama * 0.8, "{}", ours / ollama);
 }
