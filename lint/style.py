@@ -31,6 +31,7 @@ CLEAN = [
     "crates/litplex",
     "crates/metrics",
     "crates/pages",
+    "crates/residency",
     "crates/scheduler",
     "crates/server",
     "crates/supervisor",

@@ -1,0 +1,185 @@
+//! Which workers may leave, what they are worth, and what can never leave.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::decide::shortage;
+use crate::endpoint::{Phase, Worker};
+use crate::price::Worth;
+use crate::residency::Residency;
+use crate::victims::Candidate;
+use crate::{Ask, EndpointId, KeepAlive, Memory, Usage, WorkerId};
+
+impl Residency {
+    /// Returns the workers that may leave for another endpoint's worker: idle ones, and for an urgent ask also
+    /// those that finish what they have.
+    pub(crate) fn candidates(
+        &self,
+        newcomer: EndpointId,
+        is_urgent: bool,
+        now: Instant,
+    ) -> Vec<Candidate> {
+        let mut candidates = if is_urgent { self.drainable(now) } else { self.idle(now) };
+        candidates.retain(|it| it.worker.endpoint != newcomer);
+        candidates
+    }
+
+    pub(crate) fn idle(&self, now: Instant) -> Vec<Candidate> {
+        self.leaving_if(now, |usage, stays_until| usage == Usage::Idle && now >= stays_until)
+    }
+
+    pub(crate) fn drainable(&self, now: Instant) -> Vec<Candidate> {
+        self.leaving_if(now, |usage, stays_until| usage != Usage::Held && now >= stays_until)
+    }
+
+    pub(crate) fn unpinned(&self, now: Instant) -> Vec<Candidate> {
+        self.leaving_if(now, |usage, _| usage != Usage::Held)
+    }
+
+    /// Returns the resident workers that are neither pinned, nor among the fewest of their endpoint, nor held by a
+    /// blocked caller, and whose use and time allow it.
+    fn leaving_if(&self, now: Instant, may: impl Fn(Usage, Instant) -> bool) -> Vec<Candidate> {
+        let blocked = self.blocked_callers();
+        let may_leave = |(id, worker): &(&WorkerId, &Worker)| {
+            let usage = self.endpoints.get(&id.endpoint).map(|it| it.usage);
+            worker.is_resident()
+                && usage.is_some_and(|usage| may(usage, self.stays_until(**id, worker)))
+                && !self.is_floor(**id)
+                && !blocked.contains(&id.endpoint)
+        };
+        let candidate = |(id, worker): (&WorkerId, &Worker)| Candidate {
+            worker: *id,
+            memory: worker.memory.clone(),
+            value: self.worth(id.endpoint, self.resident(id.endpoint), now).value,
+        };
+        self.workers.iter().filter(may_leave).map(candidate).collect()
+    }
+
+    /// Returns the endpoints that are blocked in calls for which a worker waits or loads. Evicting them is in
+    /// vain: they do not finish before that worker is there.
+    fn blocked_callers(&self) -> Vec<EndpointId> {
+        let waiting = self.waiting.iter().map(|it| &it.ask.chain);
+        let loading = self.workers.values().filter_map(|worker| match &worker.phase {
+            Phase::Loading { chain } => Some(chain),
+            _ => None,
+        });
+        waiting.chain(loading).flatten().copied().collect()
+    }
+
+    /// Returns whether a worker is pinned, or among the fewest that its endpoint must have: those of the lowest
+    /// slots that are ready.
+    pub(crate) fn is_floor(&self, id: WorkerId) -> bool {
+        let Some(endpoint) = self.endpoints.get(&id.endpoint) else { return false };
+        let below = self.workers.range(first(id.endpoint)..id).filter(|(_, it)| it.is_resident());
+        let is_resident = self.is_resident(id);
+        let is_needed = is_resident && below.count() < endpoint.settings.min_workers;
+        endpoint.settings.is_pinned || is_needed
+    }
+
+    /// Returns the memory that can never be there for an ask: that of its callers, of workers that are never
+    /// evicted, and of its own endpoint.
+    pub(crate) fn immovable(&self, ask: &Ask) -> Memory {
+        self.memory(|id, worker| {
+            let is_caller = ask.chain.contains(&id.endpoint);
+            let is_own = id.endpoint == ask.worker.endpoint;
+            let stays = !worker.is_leaving() && (is_own || self.is_floor(*id));
+            (stays || is_caller && worker.phase != Phase::Gone) && *id != ask.worker
+        })
+    }
+
+    /// Returns the newest ask of a knot, and the memory that is not available to it. In a knot each ask waits for
+    /// memory that the callers of the others hold, and none of these can finish: the greatest set of calls in
+    /// which none fits beside the callers of the others.
+    pub(crate) fn newest_of_knot(&self) -> Option<(usize, Memory)> {
+        let calls = self.waiting.iter().enumerate().filter(|(_, it)| !it.ask.chain.is_empty());
+        let mut knot: Vec<usize> = calls.map(|(index, _)| index).collect();
+        loop {
+            let is_stuck = |index: &usize| {
+                let waiting = &self.waiting[*index];
+                let taken = self.immovable(&self.beside(*index, &knot));
+                !shortage(&waiting.need, &taken, &self.budget).is_zero()
+            };
+            let stuck: Vec<_> = knot.iter().copied().filter(is_stuck).collect();
+            if stuck.len() == knot.len() {
+                break;
+            }
+            knot = stuck;
+        }
+        let newest = knot.iter().copied().max_by_key(|index| self.waiting[*index].since)?;
+        Some((newest, self.immovable(&self.beside(newest, &knot))))
+    }
+
+    /// Returns an ask as if the callers of all these asks were its own.
+    fn beside(&self, index: usize, knot: &[usize]) -> Ask {
+        let chain = knot.iter().flat_map(|other| self.waiting[*other].ask.chain.iter().copied());
+        Ask { chain: chain.collect(), ..self.waiting[index].ask.clone() }
+    }
+
+    /// Returns the memory of the workers that satisfy a condition.
+    pub(crate) fn memory(&self, is_meant: impl Fn(&WorkerId, &Worker) -> bool) -> Memory {
+        let workers = self.workers.iter().filter(|(id, worker)| is_meant(id, worker));
+        workers.map(|(_, worker)| &worker.memory).collect()
+    }
+
+    /// Returns the worth of one of so many workers of an endpoint, which share its requests.
+    pub(crate) fn worth(&self, id: EndpointId, workers: usize, now: Instant) -> Worth {
+        let Some(endpoint) = self.endpoints.get(&id) else { return Worth::default() };
+        let reload = endpoint.history.reload();
+        let rate = endpoint.rate.per_second(reload, now) / workers.max(1) as f64;
+        Worth { rate, value: rate * reload.as_secs_f64() * endpoint.settings.weight }
+    }
+
+    pub(crate) fn worth_of_newcomer(&self, id: EndpointId, now: Instant) -> Worth {
+        self.worth(id, self.resident(id) + 1, now)
+    }
+
+    pub(crate) fn worth_together(&self, victims: &[Candidate], now: Instant) -> Worth {
+        victims.iter().fold(Worth::default(), |sum, it| {
+            let id = it.worker.endpoint;
+            let one = self.worth(id, self.resident(id), now);
+            Worth { rate: sum.rate + one.rate, value: sum.value + one.value }
+        })
+    }
+
+    fn resident(&self, id: EndpointId) -> usize {
+        self.workers_of(id).filter(|(_, it)| it.is_resident()).count()
+    }
+
+    pub(crate) fn workers_of(&self, id: EndpointId) -> impl Iterator<Item = (&WorkerId, &Worker)> {
+        self.workers.range(first(id)..first(EndpointId(id.0 + 1)))
+    }
+
+    /// Returns the instant at which the keep-alive of a worker is over.
+    pub(crate) fn sleeps_at(&self, id: WorkerId) -> Option<Instant> {
+        let (endpoint, worker) = (self.endpoints.get(&id.endpoint)?, self.workers.get(&id)?);
+        match (endpoint.settings.keep_alive, &worker.phase, endpoint.usage) {
+            (KeepAlive::For(time), Phase::Resident { .. }, Usage::Idle) if !self.is_floor(id) => {
+                Some((endpoint.used_at.max(worker.since) + time).max(self.stays_until(id, worker)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the instant until which a worker stays because it has not served yet.
+    pub(crate) fn stays_until(&self, id: WorkerId, worker: &Worker) -> Instant {
+        worker.stays_until(self.patience.least_residence, self.reload(id.endpoint))
+    }
+
+    pub(crate) fn reload(&self, id: EndpointId) -> Duration {
+        self.endpoints.get(&id).map(|it| it.history.reload()).unwrap_or_default()
+    }
+
+    pub(crate) fn weight(&self, id: EndpointId) -> f64 {
+        self.endpoints.get(&id).map_or(1.0, |it| it.settings.weight)
+    }
+
+    pub(crate) fn is_kept_forever(&self, id: EndpointId) -> bool {
+        let settings = self.endpoints.get(&id).map(|it| &it.settings);
+        settings.is_some_and(|it| it.keep_alive == KeepAlive::Forever)
+    }
+}
+
+fn first(endpoint: EndpointId) -> WorkerId {
+    WorkerId { endpoint, slot: 0 }
+}

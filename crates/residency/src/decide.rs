@@ -1,0 +1,253 @@
+//! The decisions after an event: what is given up, granted, evicted, refused.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::endpoint::{Phase, Worker};
+use crate::price::price;
+use crate::residency::Residency;
+use crate::victims::{Candidate, cheapest};
+use crate::waiting::Waiting;
+use crate::{Action, EndpointId, EvictionCause, Memory, Refusal, RefusalReason, Usage, WorkerId};
+
+/// The decision on an ask.
+enum Verdict {
+    Grant,
+    /// Workers that leave give back enough.
+    WaitForMemory,
+    Evict(Vec<Candidate>),
+    /// The ask pays later, or never before it is urgent.
+    WaitUntilItPays(Option<Duration>),
+    /// No set of workers that may leave frees enough.
+    WaitForWorkers,
+}
+
+impl Residency {
+    /// Returns what follows from the state at this instant.
+    pub(crate) fn decide(&mut self, now: Instant) -> Vec<Action> {
+        // A refused call frees its callers, whose memory may then be what must shrink.
+        let mut actions = self.refuse(now);
+        actions.extend(self.shrink(now));
+        actions.extend(self.sleep(now));
+        actions.extend(self.admit(now));
+        actions
+    }
+
+    /// Returns the instant at which the caller sends the next `Tick`; `None` if only events change anything.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        let asks = self
+            .waiting
+            .iter()
+            .flat_map(|it| [Some(it.ask.deadline), Some(it.urgent_at), it.pays_at]);
+        let has_asks = !self.waiting.is_empty() || !self.excess().is_zero();
+        let stays =
+            self.workers.iter().filter(|_| has_asks).map(|(id, it)| self.stays_until(*id, it));
+        let sleeps = self.workers.keys().map(|id| self.sleeps_at(*id));
+        asks.flatten().chain(stays).chain(sleeps.flatten()).filter(|due| *due > now).min()
+    }
+
+    /// Gives each ask memory, or makes room for it, or lets it wait. An ask for which workers leave, or that has
+    /// waited long enough, reserves its memory: what comes back is not taken by later and smaller ones.
+    fn admit(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut reserved = Memory::default();
+        self.waiting.sort_by_key(|waiting| waiting.order(now));
+        let mut index = 0;
+        // Those that are decided remain in the list until they end: their callers are blocked.
+        while let Some(mut waiting) = self.waiting.get(index).cloned() {
+            let newcomer = waiting.ask.worker;
+            waiting.pays_at = None;
+            match self.verdict(&waiting, &reserved, now) {
+                Verdict::Grant => {
+                    self.waiting.remove(index);
+                    self.grant(&waiting, now);
+                    actions.push(Action::Grant(newcomer));
+                    continue;
+                }
+                Verdict::Evict(victims) => {
+                    waiting.is_paid = true;
+                    for Candidate { worker, value, .. } in victims {
+                        let cause = EvictionCause::For { newcomer, value };
+                        self.leave(worker, now);
+                        actions.push(Action::Evict { worker, cause });
+                    }
+                }
+                Verdict::WaitForMemory => waiting.is_paid = true,
+                Verdict::WaitUntilItPays(Some(time)) if self.patience.refuses => {
+                    self.waiting.remove(index);
+                    self.remember(&waiting, time);
+                    let refusal = self.refusal(&waiting, RefusalReason::NotWorth, self.held());
+                    let retry_after = Some(time);
+                    actions.push(Action::Refuse(Refusal { retry_after, ..refusal }));
+                    continue;
+                }
+                Verdict::WaitUntilItPays(time) => waiting.pays_at = time.map(|time| now + time),
+                Verdict::WaitForWorkers => {}
+            }
+            if waiting.is_paid || waiting.is_urgent(now) {
+                reserved = reserved.plus(&waiting.need);
+            }
+            self.waiting[index] = waiting;
+            index += 1;
+        }
+        actions
+    }
+
+    fn verdict(&self, waiting: &Waiting, reserved: &Memory, now: Instant) -> Verdict {
+        let need = &waiting.need;
+        let is_slot_free = !self.workers.contains_key(&waiting.ask.worker);
+        if is_slot_free && shortage(need, &self.held().plus(reserved), &self.budget).is_zero() {
+            return Verdict::Grant;
+        }
+        let staying = self.memory(|id, it| {
+            !it.is_leaving() || waiting.ask.chain.contains(&id.endpoint) && it.phase != Phase::Gone
+        });
+        let short = shortage(need, &staying.plus(reserved), &self.budget);
+        if short.is_zero() {
+            return Verdict::WaitForMemory;
+        }
+        self.choose_victims(waiting, &short, now)
+    }
+
+    fn choose_victims(&self, waiting: &Waiting, short: &Memory, now: Instant) -> Verdict {
+        let is_urgent = waiting.is_paid || waiting.is_urgent(now);
+        let victims = self.victims(waiting.ask.worker.endpoint, short, is_urgent, now);
+        let Some(victims) = victims else { return Verdict::WaitForWorkers };
+        let worth = self.worth_together(&victims, now);
+        let price = price(worth, self.worth_of_newcomer(waiting.ask.worker.endpoint, now));
+        let weight = self.weight(waiting.ask.worker.endpoint);
+        let stays_forever = victims.iter().any(|it| self.is_kept_forever(it.worker.endpoint));
+        if is_urgent || !stays_forever && weight * waiting.waited(now) >= price {
+            Verdict::Evict(victims)
+        } else {
+            let time = || waiting.time_until(price / weight.max(f64::MIN_POSITIVE), now);
+            Verdict::WaitUntilItPays((!stays_forever).then(time))
+        }
+    }
+
+    /// Returns the workers to evict. None of the core leaves if the others would free enough: an ask that
+    /// is not urgent waits while these load, are busy, or have not served yet.
+    fn victims(
+        &self,
+        newcomer: EndpointId,
+        short: &Memory,
+        is_urgent: bool,
+        now: Instant,
+    ) -> Option<Vec<Candidate>> {
+        let candidates = self.candidates(newcomer, is_urgent, now);
+        let core = self.core(now);
+        let is_other = |it: &&Candidate| !core.contains(&it.worker);
+        let others: Vec<_> = candidates.iter().filter(is_other).cloned().collect();
+        let waits = || !is_urgent && short.fits_in(&self.memory_in_turn(newcomer, &core));
+        let victims = cheapest(&others, short);
+        victims.or_else(|| if waits() { None } else { cheapest(&candidates, short) })
+    }
+
+    /// Returns the memory of the workers outside the core that may leave now or later.
+    fn memory_in_turn(&self, newcomer: EndpointId, core: &BTreeSet<WorkerId>) -> Memory {
+        let is_held = |id| self.endpoints.get(&id).is_none_or(|it| it.usage == Usage::Held);
+        self.memory(|id, worker| {
+            let is_other = id.endpoint != newcomer && !core.contains(id);
+            let may_leave = !is_held(id.endpoint) && !self.is_floor(*id);
+            is_other && may_leave && !worker.is_leaving()
+        })
+    }
+
+    /// Refuses the asks that can wait no longer, and those that would wait in vain.
+    fn refuse(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let immovable = self.immovable(&waiting.ask);
+            let is_too_large = !shortage(&waiting.need, &immovable, &self.budget).is_zero();
+            let reason = match () {
+                () if is_too_large => Some((RefusalReason::TooLarge, immovable)),
+                () if now >= waiting.ask.deadline => Some((RefusalReason::Deadline, self.held())),
+                () => None,
+            };
+            match reason {
+                Some((reason, taken)) => {
+                    actions.push(Action::Refuse(self.refusal(&waiting, reason, taken)));
+                }
+                None => self.waiting.push(waiting),
+            }
+        }
+        while let Some((index, taken)) = self.newest_of_knot() {
+            let waiting = self.waiting.remove(index);
+            actions.push(Action::Refuse(self.refusal(&waiting, RefusalReason::Knot, taken)));
+        }
+        actions
+    }
+
+    fn refusal(&self, waiting: &Waiting, reason: RefusalReason, taken: Memory) -> Refusal {
+        let worker = waiting.ask.worker;
+        let reload = self.reload(worker.endpoint);
+        let retry_after = (reason != RefusalReason::TooLarge).then_some(reload);
+        let (need, budget) = (waiting.need.clone(), self.budget.clone());
+        Refusal { worker, reason, need, taken, budget, retry_after }
+    }
+
+    /// Counts the time that a refused client is told to wait as waiting: when it comes again, it pays.
+    fn remember(&mut self, waiting: &Waiting, time: Duration) {
+        if let Some(endpoint) = self.endpoints.get_mut(&waiting.ask.worker.endpoint) {
+            endpoint.told += time.as_secs_f64() * waiting.ask.queued.max(1) as f64;
+        }
+    }
+
+    /// Evicts what is above the budget: idle workers, then busy ones, then those that have served nothing yet.
+    fn shrink(&mut self, now: Instant) -> Vec<Action> {
+        let staying = self.memory(|_, it| !it.is_leaving());
+        let excess = staying.short_of(&self.budget);
+        if excess.is_zero() {
+            return Vec::new();
+        }
+        let groups = [self.idle(now), self.drainable(now), self.unpinned(now)];
+        let victims = groups.iter().find_map(|candidates| cheapest(candidates, &excess));
+        // If all of them do not suffice, all that helps must leave.
+        let [.., all] = groups;
+        let helps = |it: &Candidate| it.memory.shares_a_place(&excess);
+        let victims = victims.unwrap_or_else(|| all.into_iter().filter(helps).collect());
+        let evict = |it: Candidate| {
+            self.leave(it.worker, now);
+            Action::Evict { worker: it.worker, cause: EvictionCause::OverBudget }
+        };
+        victims.into_iter().map(evict).collect()
+    }
+
+    fn sleep(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for Candidate { worker, .. } in self.idle(now) {
+            if self.sleeps_at(worker).is_some_and(|at| now >= at) {
+                self.leave(worker, now);
+                actions.push(Action::Sleep(worker));
+            }
+        }
+        actions
+    }
+
+    fn grant(&mut self, waiting: &Waiting, now: Instant) {
+        let Waiting { ask, need, .. } = waiting;
+        let phase = Phase::Loading { chain: ask.chain.clone() };
+        self.workers.insert(ask.worker, Worker { phase, memory: need.clone(), since: now });
+        if let Some(endpoint) = self.endpoints.get_mut(&ask.worker.endpoint) {
+            endpoint.told = 0.0;
+        }
+    }
+
+    pub(crate) fn leave(&mut self, worker: WorkerId, now: Instant) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            (worker.phase, worker.since) = (Phase::Leaving, now);
+        }
+    }
+
+    /// Returns what the workers that stay have above the budget.
+    fn excess(&self) -> Memory {
+        self.memory(|_, it| !it.is_leaving()).short_of(&self.budget)
+    }
+}
+
+/// Returns what is missing for `need` beside what is used, in the places that it needs.
+pub(crate) fn shortage(need: &Memory, used: &Memory, budget: &Memory) -> Memory {
+    need.plus(used).short_of(budget).where_used_by(need)
+}

@@ -1,0 +1,77 @@
+//! The state of an endpoint and of its workers.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::rate::ArrivalRate;
+use crate::{EndpointId, Memory, ResidencySettings, StartHistory, Usage};
+
+/// An endpoint.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) settings: ResidencySettings,
+    pub(crate) history: StartHistory,
+    pub(crate) rate: ArrivalRate,
+    pub(crate) usage: Usage,
+    /// The instant of the last request or the last end of one.
+    pub(crate) used_at: Instant,
+    /// The request-seconds that refused asks have been told to wait; the next ask has paid them.
+    pub(crate) told: f64,
+}
+
+impl Endpoint {
+    pub(crate) fn new(settings: ResidencySettings, history: StartHistory, now: Instant) -> Self {
+        let (rate, usage) = (ArrivalRate::new(now), Usage::Idle);
+        Self { settings, history, rate, usage, used_at: now, told: 0.0 }
+    }
+
+    /// Returns the memory of the next start: measured, declared or assumed.
+    pub(crate) fn need(&self, assumed: &Memory) -> Memory {
+        let measured = self.history.memory();
+        measured.or_else(|| self.settings.declared.clone()).unwrap_or_else(|| assumed.clone())
+    }
+}
+
+/// A worker that has memory.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) phase: Phase,
+    /// The predicted memory, and what was measured once it is.
+    pub(crate) memory: Memory,
+    /// The instant at which the phase began.
+    pub(crate) since: Instant,
+}
+
+/// The phase of a worker that has memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The worker was granted, and loads its model, for which these endpoints are blocked.
+    Loading { chain: Vec<EndpointId> },
+    /// The worker is ready.
+    Resident { has_served: bool },
+    /// The worker gets no more jobs, and finishes those that it has.
+    Leaving,
+    /// Its process is gone, and its memory is not back yet.
+    Gone,
+}
+
+impl Worker {
+    /// Returns whether the memory comes back without a further decision.
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving | Phase::Gone)
+    }
+
+    /// Returns whether the worker may get jobs.
+    pub(crate) fn is_resident(&self) -> bool {
+        matches!(self.phase, Phase::Resident { .. })
+    }
+
+    /// Returns the instant until which the worker stays because it has not served yet.
+    pub(crate) fn stays_until(&self, least: Duration, reload: Duration) -> Instant {
+        match self.phase {
+            Phase::Resident { has_served: false } => self.since + least.max(reload),
+            _ => self.since,
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Incidents of other servers, each as a test whose name says what happened there.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Refusal,
+    RefusalReason, Residency, ResidencySettings, StartHistory, Usage, WorkerId,
+};
+
+/// A residency with a clock. Each endpoint has a model of so many GB, which takes a second to load.
+struct Bench {
+    residency: Residency,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(budget: u64, models: &[u64]) -> Self {
+        let settings = models.iter().map(|_| ResidencySettings::default()).collect();
+        Self::with(budget, models, settings, Patience::default())
+    }
+
+    fn with(
+        budget: u64,
+        models: &[u64],
+        settings: Vec<ResidencySettings>,
+        patience: Patience,
+    ) -> Self {
+        let now = Instant::now();
+        let mut residency = Residency::new(gigabytes(budget), patience);
+        for ((id, size), settings) in (0..).zip(models).zip(settings) {
+            let mut history = StartHistory::default();
+            history.add(Duration::from_secs(1), gigabytes(*size));
+            residency.set_endpoint(EndpointId(id), settings, history, now);
+        }
+        Self { residency, now }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.residency.handle(event, self.now)
+    }
+
+    fn after(&mut self, seconds: f64) -> Vec<Action> {
+        self.now += Duration::from_secs_f64(seconds);
+        self.tell(Event::Tick)
+    }
+
+    fn ask(&mut self, id: usize) -> Vec<Action> {
+        self.ask_for(id, &[], 60.0)
+    }
+
+    fn ask_for(&mut self, id: usize, chain: &[usize], seconds: f64) -> Vec<Action> {
+        let deadline = self.now + Duration::from_secs_f64(seconds);
+        let chain = chain.iter().copied().map(EndpointId).collect();
+        self.tell(Event::Ask(Ask { worker: worker(id), queued: 1, chain, deadline }))
+    }
+
+    fn usage(&mut self, id: usize, usage: Usage) -> Vec<Action> {
+        self.tell(Event::Usage(EndpointId(id), usage))
+    }
+
+    /// Loads a model, which then serves so many requests.
+    fn load(&mut self, id: usize, requests: usize) {
+        assert_eq!(self.ask(id), [Action::Grant(worker(id))]);
+        let size = self.residency.workers[&worker(id)].memory.clone();
+        assert_eq!(self.tell(Event::Started(worker(id), size)), []);
+        for _ in 0..requests {
+            self.tell(Event::Arrival(EndpointId(id)));
+        }
+        self.usage(id, Usage::Busy);
+        self.usage(id, Usage::Idle);
+    }
+
+    /// Ends a worker; its memory is back.
+    fn end(&mut self, id: usize) -> Vec<Action> {
+        assert_eq!(self.tell(Event::Gone(worker(id))), [], "memory that is not back is granted");
+        self.tell(Event::MemoryBack(worker(id)))
+    }
+}
+
+fn gigabytes(amount: u64) -> Memory {
+    Memory::on_host(amount * 1_000_000_000)
+}
+
+fn worker(id: usize) -> WorkerId {
+    WorkerId { endpoint: EndpointId(id), slot: 0 }
+}
+
+/// Returns the endpoints that are evicted.
+fn evicted(actions: &[Action]) -> Vec<usize> {
+    let victim = |action: &Action| match action {
+        Action::Evict { worker, .. } => Some(worker.endpoint.0),
+        _ => None,
+    };
+    actions.iter().filter_map(victim).collect()
+}
+
+fn refused(actions: &[Action]) -> Option<&Refusal> {
+    actions.iter().find_map(|action| match action {
+        Action::Refuse(refusal) => Some(refusal),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_victim_that_gets_a_request_while_it_leaves_is_loaded_again_and_hangs_no_load_ollama_17408() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 0);
+    assert_eq!(evicted(&bench.ask(1)), [0]);
+    assert!(!bench.residency.is_resident(worker(0)), "a victim gets no more jobs");
+    assert_eq!(bench.ask(0), [], "its request waits for its reload");
+    assert_eq!(bench.end(0), [Action::Grant(worker(1))], "the newcomer comes first");
+    bench.tell(Event::Started(worker(1), gigabytes(2)));
+    bench.usage(1, Usage::Busy);
+    assert_eq!(evicted(&bench.usage(1, Usage::Idle)), [1]);
+    assert_eq!(bench.end(1), [Action::Grant(worker(0))]);
+}
+
+#[test]
+fn a_reload_under_load_that_never_ends_is_bounded_ollama_14407() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 0);
+    bench.usage(0, Usage::Busy);
+    assert_eq!(bench.ask(1), [], "what is busy stays for a while: its requests are collated");
+    assert_eq!(bench.after(9.9), []);
+    assert_eq!(evicted(&bench.after(0.2)), [0], "then it drains");
+}
+
+#[test]
+fn models_that_are_loaded_do_not_wait_behind_an_eviction_ollama_14578_15126() {
+    let mut bench = Bench::new(4, &[2, 2, 2]);
+    bench.load(0, 0);
+    bench.load(1, 9);
+    assert_eq!(evicted(&bench.ask(2)), [0]);
+    assert!(bench.residency.is_resident(worker(1)));
+}
+
+#[test]
+fn the_end_of_another_worker_wakes_no_ask_that_does_not_fit_ollama_17309() {
+    let mut bench = Bench::new(4, &[3, 1, 4]);
+    bench.load(0, 0);
+    bench.load(1, 0);
+    assert_eq!(evicted(&bench.ask(2)).len(), 2);
+    assert_eq!(bench.end(1), []);
+    assert_eq!(bench.tell(Event::MemoryBack(worker(0))), [], "its process is still there");
+    assert_eq!(bench.end(0), [Action::Grant(worker(2))]);
+}
+
+#[test]
+fn memory_that_is_back_after_a_crash_is_granted_at_once_ollama_11997() {
+    let mut bench = Bench::new(2, &[2]);
+    bench.load(0, 1);
+    assert_eq!(bench.tell(Event::Gone(worker(0))), []);
+    assert_eq!(bench.ask(0), []);
+    assert_eq!(bench.tell(Event::MemoryBack(worker(0))), [Action::Grant(worker(0))]);
+}
+
+#[test]
+fn a_failed_load_leaks_no_memory_ollama_10433() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.ask(0);
+    assert_eq!(bench.ask(1), []);
+    assert_eq!(bench.tell(Event::Failed(worker(0))), []);
+    assert_eq!(bench.tell(Event::MemoryBack(worker(0))), [Action::Grant(worker(1))]);
+    assert_eq!(bench.residency.held(), gigabytes(2));
+}
+
+#[test]
+fn an_endless_keep_alive_is_no_pin_and_a_pin_is_one_ollama_10948() {
+    let forever = ResidencySettings { keep_alive: KeepAlive::Forever, ..Default::default() };
+    let pinned = ResidencySettings { is_pinned: true, ..Default::default() };
+    let settings = vec![forever, pinned, ResidencySettings::default()];
+    let mut bench = Bench::with(4, &[2, 2, 2], settings, Patience::default());
+    bench.load(0, 0);
+    bench.load(1, 0);
+    assert_eq!(bench.ask(2), []);
+    assert_eq!(evicted(&bench.after(10.0)), [0]);
+}
+
+#[test]
+fn the_fewest_workers_of_an_endpoint_stay() {
+    let kept = ResidencySettings { min_workers: 1, ..Default::default() };
+    let settings = vec![kept, ResidencySettings::default()];
+    let mut bench = Bench::with(2, &[2, 2], settings, Patience::default());
+    bench.load(0, 0);
+    let actions = bench.ask(1);
+    assert_eq!(refused(&actions).map(|it| it.reason), Some(RefusalReason::TooLarge));
+}
+
+#[test]
+fn an_operator_may_have_loads_refused_that_evict_what_is_used_more_llama_swap_1127() {
+    let patience = Patience { refuses: true, ..Patience::default() };
+    let mut bench = Bench::with(2, &[2, 2], vec![Default::default(); 2], patience);
+    bench.load(0, 50);
+    let actions = bench.ask(1);
+    let refusal = refused(&actions).expect("the ask does not pay");
+    assert_eq!(refusal.reason, RefusalReason::NotWorth);
+    let retry_after = refusal.retry_after.expect("it pays later");
+    assert!(retry_after <= Duration::from_millis(1_100), "{retry_after:?}");
+    bench.after(retry_after.as_secs_f64());
+    assert_eq!(evicted(&bench.ask(1)), [0], "the client that comes again is served");
+}
+
+#[test]
+fn a_load_that_does_not_pay_waits_until_it_does() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 50);
+    assert_eq!(bench.ask(1), []);
+    let due = bench.residency.next_due(bench.now).expect("the caller is told when to ask again");
+    assert!(due <= bench.now + Duration::from_millis(1_100));
+    bench.tell(Event::Queued(EndpointId(1), 100));
+    assert_eq!(evicted(&bench.after(0.02)), [0], "a hundred requests pay sooner");
+}
+
+#[test]
+fn concurrent_first_requests_load_one_copy_lm_studio_1751() {
+    let mut bench = Bench::new(9, &[2]);
+    assert_eq!(bench.ask(0), [Action::Grant(worker(0))]);
+    assert_eq!(bench.ask(0), []);
+    assert_eq!(bench.residency.held(), gigabytes(2));
+    bench.tell(Event::Started(worker(0), gigabytes(2)));
+    assert_eq!(bench.ask(0), []);
+}
+
+#[test]
+fn models_that_were_loaded_by_hand_are_evicted_too_lm_studio_2051() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    let deadline = bench.now + Duration::from_secs(60);
+    bench.tell(Event::Ask(Ask { worker: worker(0), queued: 0, chain: Vec::new(), deadline }));
+    bench.tell(Event::Started(worker(0), gigabytes(2)));
+    assert_eq!(bench.ask(1), [], "it has just been loaded");
+    assert_eq!(evicted(&bench.after(1.0)), [0]);
+}
+
+#[test]
+fn loads_that_fit_go_side_by_side_ray_65346() {
+    let mut bench = Bench::new(4, &[2, 2]);
+    assert_eq!(bench.ask(0), [Action::Grant(worker(0))]);
+    assert_eq!(bench.ask(1), [Action::Grant(worker(1))]);
+}
+
+#[test]
+fn a_small_embedder_is_not_evicted_to_keep_a_large_model_local_ai_9527() {
+    let mut bench = Bench::new(14, &[1, 13, 13]);
+    bench.load(0, 0);
+    bench.load(1, 5);
+    bench.now += Duration::from_secs(20);
+    assert_eq!(evicted(&bench.ask(2)), Vec::<usize>::new());
+    assert_eq!(evicted(&bench.after(2.0)), [1], "the embedder would not free enough");
+}
+
+#[test]
+fn memory_that_is_needed_is_not_reclaimed_while_no_ask_needs_it_local_ai_9375() {
+    let mut bench = Bench::new(4, &[2, 2]);
+    bench.load(0, 1);
+    bench.load(1, 1);
+    assert_eq!(bench.after(86_400.0), [], "a full budget is no reason to evict");
+}
+
+#[test]
+fn a_model_of_unknown_size_starts_and_its_measured_size_counts_local_ai_6068() {
+    let mut bench = Bench::new(4, &[2]);
+    let (id, settings) = (EndpointId(7), ResidencySettings::default());
+    bench.residency.set_endpoint(id, settings, StartHistory::default(), bench.now);
+    bench.load(0, 0);
+    assert_eq!(bench.ask(7), [Action::Grant(worker(7))]);
+    let actions = bench.tell(Event::Started(worker(7), gigabytes(3)));
+    let cause = EvictionCause::OverBudget;
+    assert_eq!(actions, [Action::Evict { worker: worker(0), cause }]);
+    assert_eq!(bench.residency.prediction(id).map(|it| it.0), Some(gigabytes(3)));
+}
+
+#[test]
+fn a_call_chain_that_does_not_fit_at_once_is_refused_with_the_sum() {
+    let mut bench = Bench::new(4, &[3, 2]);
+    bench.load(0, 0);
+    bench.usage(0, Usage::Busy);
+    let actions = bench.ask_for(1, &[0], 60.0);
+    let refusal = refused(&actions).expect("the caller holds the memory");
+    assert_eq!((refusal.reason, refusal.retry_after), (RefusalReason::TooLarge, None));
+    assert!(refusal.to_string().contains("needs 2.00 GB beside 3.00 GB, of 4.00 GB"));
+}
+
+#[test]
+fn a_blocked_caller_is_no_victim_of_another_ask() {
+    let mut bench = Bench::new(4, &[2, 2, 2]);
+    bench.load(0, 0);
+    bench.load(1, 9);
+    assert_eq!(evicted(&bench.ask_for(2, &[0], 60.0)), [1], "worth more, but no caller");
+}
+
+#[test]
+fn calls_that_wait_for_the_memory_of_each_others_callers_are_refused_but_one() {
+    // Each chain fits, and both do not.
+    let mut bench = Bench::new(5, &[2, 2, 2, 2]);
+    bench.load(0, 0);
+    bench.load(1, 0);
+    bench.usage(0, Usage::Held);
+    bench.usage(1, Usage::Held);
+    assert_eq!(bench.ask_for(2, &[0], 60.0), []);
+    bench.now += Duration::from_millis(1);
+    let actions = bench.ask_for(3, &[1], 60.0);
+    let refusal = refused(&actions).expect("a knot");
+    assert_eq!((refusal.reason, refusal.worker), (RefusalReason::Knot, worker(3)));
+    assert_eq!(evicted(&bench.usage(1, Usage::Idle)), [1], "its caller got an error, and leaves");
+}
+
+#[test]
+fn a_model_that_was_just_loaded_serves_something_first() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.ask(0);
+    bench.tell(Event::Started(worker(0), gigabytes(2)));
+    assert_eq!(bench.ask(1), []);
+    bench.usage(0, Usage::Busy);
+    assert_eq!(evicted(&bench.usage(0, Usage::Idle)), [0], "idle after its work");
+}
+
+#[test]
+fn what_has_an_open_stream_is_not_evicted_and_the_ask_ends_at_its_deadline() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 0);
+    bench.usage(0, Usage::Held);
+    assert_eq!(bench.ask_for(1, &[], 30.0), []);
+    assert_eq!(bench.after(29.0), []);
+    let actions = bench.after(1.0);
+    let refusal = refused(&actions).expect("the deadline");
+    assert_eq!(refusal.reason, RefusalReason::Deadline);
+    assert_eq!(refusal.retry_after, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn requests_for_the_same_model_are_served_together_llama_swap_790() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 0);
+    bench.usage(0, Usage::Busy);
+    bench.ask(1);
+    assert_eq!(bench.ask(1), [], "B joins B");
+    assert_eq!(bench.tell(Event::Arrival(EndpointId(0))), [], "A joins A");
+    bench.now += Duration::from_secs(2);
+    assert_eq!(evicted(&bench.usage(0, Usage::Idle)), [0], "then all of B");
+}
+
+#[test]
+fn memory_that_comes_back_is_not_taken_by_a_smaller_ask_that_came_later() {
+    let mut bench = Bench::new(4, &[2, 2, 4, 2]);
+    bench.load(0, 0);
+    bench.load(1, 0);
+    assert_eq!(evicted(&bench.ask(2)), [0, 1]);
+    assert_eq!(bench.end(0), []);
+    assert_eq!(bench.ask(3), []);
+    assert_eq!(bench.end(1), [Action::Grant(worker(2))]);
+}
+
+#[test]
+fn a_worker_sleeps_after_its_keep_alive_and_a_pinned_one_never() {
+    let kept = KeepAlive::For(Duration::from_secs(60));
+    let seconds = ResidencySettings { keep_alive: kept, ..Default::default() };
+    let pinned = ResidencySettings { is_pinned: true, ..seconds.clone() };
+    let mut bench = Bench::with(9, &[2, 2], vec![seconds, pinned], Patience::default());
+    bench.load(0, 0);
+    bench.load(1, 0);
+    assert_eq!(bench.residency.next_due(bench.now), Some(bench.now + Duration::from_secs(60)));
+    assert_eq!(bench.after(59.0), []);
+    assert_eq!(bench.after(1.0), [Action::Sleep(worker(0))]);
+}
+
+#[test]
+fn a_start_that_no_request_wants_any_more_takes_nothing() {
+    let mut bench = Bench::new(2, &[2, 2]);
+    bench.load(0, 0);
+    bench.usage(0, Usage::Busy);
+    bench.ask(1);
+    bench.tell(Event::Withdraw(worker(1)));
+    assert_eq!((bench.after(60.0), bench.residency.asks()), (vec![], 0));
+}
+
+#[test]
+fn a_lower_budget_shrinks_to_it_and_spares_what_is_busy() {
+    let mut bench = Bench::new(6, &[2, 2, 2]);
+    (0..3).for_each(|id| bench.load(id, 0));
+    bench.usage(0, Usage::Busy);
+    assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(2)))), [1, 2]);
+    assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(1)))), [0]);
+}

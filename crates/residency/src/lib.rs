@@ -1,0 +1,97 @@
+//! Residency: which workers are in memory, within a budget.
+//!
+//! [`Residency`] decides; it starts and stops nothing, reads no clock and does no I/O: one task reports the
+//! [`Event`]s and carries out the [`Action`]s. The measuring of memory, the queues of requests and the processes
+//! belong to others.
+//!
+//! # The life of an ask
+//!
+//! ```text
+//!            ┌──────────────── Refuse: too large, knot, deadline, not worth ──► answered
+//! Ask ─► waiting ─► Grant ─► loading ─Started─► resident ─Evict, Sleep─► leaving ─Gone─► gone ─MemoryBack─► free
+//!            │                  └─Failed─► gone                            ▲
+//!            └─Withdraw─► free            loading, resident ─remove_endpoint┘
+//! ```
+//!
+//! An ask that fits beside all memory that is held is granted at once. Otherwise the cheapest set of workers that
+//! frees enough is evicted for it, once the ask has waited for as long as the eviction is expected to cost, or is
+//! urgent: after [`Patience::longest_wait`], early enough for its deadline, or at once if a caller is blocked. Its
+//! memory is reserved from then on. A worker that leaves is asked for again like any other, and is granted
+//! after its own memory is back. Memory counts from `Grant` to `MemoryBack`, at the predicted amount until
+//! `Started` or `Measured` reports another.
+//!
+//! # Who sends which event
+//!
+//! | event | sender | instant |
+//! |---|---|---|
+//! | [`Event::Arrival`] | the queue of the endpoint | each request, also if a worker is ready |
+//! | [`Event::Ask`] | the launch of a slot | before the process starts; with the requests, the callers and a deadline |
+//! | [`Event::Queued`] | the queue | the number of requests that wait for a worker has changed |
+//! | [`Event::Withdraw`] | the launch | it is dropped before its grant |
+//! | [`Event::Started`], [`Event::Failed`] | the launch | the worker is ready, or its process is gone before that |
+//! | [`Event::Measured`] | the monitor of the worker | each measurement, also while it loads |
+//! | [`Event::Usage`] | the queue | the first job begins, the last one ends, a stream opens |
+//! | [`Event::Gone`] | the end of the worker | its process is gone, whatever the reason |
+//! | [`Event::MemoryBack`] | what measures the places | see below |
+//! | [`Event::Budget`] | the settings | a reload, or another program takes or returns memory |
+//! | [`Event::Tick`] | the task itself | at [`Residency::next_due`] |
+//!
+//! # What the caller promises
+//!
+//! - All events come through one task, with instants that never go backwards, and its actions are carried out in
+//!   their order. After each event the task asks for [`Residency::next_due`] again.
+//! - `MemoryBack` is reported only when the measured memory of each place has really fallen, not when the process
+//!   has ended: a driver frees a device's memory later. If the fall cannot be measured, the caller reports it after a
+//!   time that is long enough, and a budget that leaves room for what remains.
+//! - Every granted worker is reported as `Started`, or as `Failed` or `Gone`; every evicted one as `Gone`. The
+//!   caller kills a load or a drain that takes too long: this crate bounds the wait of asks, not that of processes.
+//! - A victim gets no job after its `Evict`, although the process still runs. Requests for it wait, and ask.
+//! - Requests for a resident worker are not held back by any load.
+//! - [`Ask::chain`] holds every endpoint that is blocked in a call on the path to the ask. One that is left out
+//!   may be evicted in vain, and a call whose callers cannot fit beside it waits until its deadline.
+//! - [`Usage::Held`] is reported only for work without a known end, because it keeps the worker from any eviction
+//!   but [`Residency::remove_endpoint`].
+//!
+//! # What is not there yet
+//!
+//! No other crate uses this one. The plan:
+//!
+//! 1. The server has a task that owns the `Residency`: a channel for events, a timer for `next_due`, and for each
+//!    ask a reply that resolves with its grant or its refusal. It keeps [`StartHistory`] across restarts.
+//! 2. A wrapper of `core::Launch`, put around what `launcher` of the server's `launch.rs` returns. Its `launch` asks,
+//!    waits for the grant, starts the inner launch, and reports `Started` or `Failed`. Its `Launched` reports `Gone`.
+//!    If its future is dropped, it withdraws, or reports `Gone` after the process is.
+//! 3. The supervisor stops a given slot, and keeps it empty until requests wait. Today `reconcile` in its `task.rs`
+//!    keeps the first slots up to a target, and drains only those above it.
+//! 4. The queue of an endpoint reports arrivals, waiting requests and use; the path of calls gives the chain.
+//! 5. A refusal becomes the answer of the requests that wait: 503 with `Retry-After`, and the sum as its text.
+//! 6. The configuration gets `memory_budget`, and for each endpoint `keep_alive`, `pinned` and `weight`.
+
+mod candidates;
+mod core;
+mod decide;
+mod endpoint;
+mod event;
+mod history;
+mod memory;
+mod price;
+mod rate;
+mod residency;
+mod settings;
+mod victims;
+mod waiting;
+
+pub use event::{
+    Action, Ask, EndpointId, Event, EvictionCause, Refusal, RefusalReason, Usage, WorkerId,
+};
+pub use history::StartHistory;
+pub use memory::{Memory, Place};
+pub use residency::Residency;
+pub use settings::{KeepAlive, Patience, ResidencySettings};
+
+#[cfg(test)]
+mod incidents;
+#[cfg(test)]
+mod schedules;
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,70 @@
+//! The settings of an endpoint's residency, and of the whole.
+
+use std::time::Duration;
+
+use crate::Memory;
+
+/// The settings of an endpoint's residency.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResidencySettings {
+    /// The memory of a worker as declared; it is used until a start was measured.
+    pub declared: Option<Memory>,
+    /// The time after which idle workers leave. Default: `Auto`.
+    pub keep_alive: KeepAlive,
+    /// Whether no worker is ever evicted. Default: no.
+    pub is_pinned: bool,
+    /// The workers that are never evicted. Default: 0.
+    pub min_workers: usize,
+    /// The weight of a second that requests for this endpoint wait. Default: 1.
+    pub weight: f64,
+}
+
+impl Default for ResidencySettings {
+    fn default() -> Self {
+        Self {
+            declared: None,
+            keep_alive: KeepAlive::Auto,
+            is_pinned: false,
+            min_workers: 0,
+            weight: 1.0,
+        }
+    }
+}
+
+/// The time after which idle workers leave. None of the variants keeps a worker from being evicted for another
+/// one; `is_pinned` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// No time of its own: a worker leaves once those that wait for its memory have paid for its reload.
+    /// This is ski rental, see `price.rs`. Memory for which no ask waits costs nothing to hold.
+    Auto,
+    /// This time without a request.
+    For(Duration),
+    /// No time, and none is paid for either: others get its memory only when they can wait no longer.
+    Forever,
+}
+
+/// The settings of the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patience {
+    /// The longest time that an ask waits for workers that are busy, or worth more than itself. Default: 10 s.
+    pub longest_wait: Duration,
+    /// The least time for which a worker stays that has served nothing; its reload time if that is longer.
+    /// Default: 1 s.
+    pub least_residence: Duration,
+    /// Whether an ask that does not pay is refused, with the time after which it does. Default: it waits.
+    pub refuses: bool,
+    /// The memory of a worker of which nothing is known. Default: 1 GB on the host.
+    pub assumed: Memory,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            longest_wait: Duration::from_secs(10),
+            least_residence: Duration::from_secs(1),
+            refuses: false,
+            assumed: Memory::on_host(1_000_000_000),
+        }
+    }
+}
