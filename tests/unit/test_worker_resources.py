@@ -312,3 +312,21 @@ def test_llama_cpp_gets_the_share_where_idle_cores_are_not_known(worker, llama_c
 def test_llama_cpp_of_a_worker_with_cores_of_its_own_is_as_made(worker, llama_cpp):
     own = worker(USES_LLAMA_CPP, order={"threads": 2})
     assert ask(own, 5) == (200, [[None, None], [2, 7], [7, None]])
+
+
+def test_another_version_of_llama_cpp_is_left_as_it_is(worker, tmp_path):
+    package = tmp_path / "llama_cpp"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .llama import Llama")
+    old = "class Llama:\n    def __init__(self, path, n_threads=None): self.told = n_threads\n"
+    (package / "llama.py").write_text(old)
+    model = """
+        from llama_cpp import Llama
+
+        class API(ls.LitAPI):
+            def predict(self, x):
+                return Llama("a").told, Llama("a", n_threads=7).told
+    """
+    cores = len(os.sched_getaffinity(0))
+    shared = worker(model, order={"threads": 1, "shared_cores": cores})
+    assert ask(shared, None) == (200, [1, 7])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,9 @@ def lend_idle_cores(cores: int, share: int) -> None:
         from litplex._worker._idle_cores import IdleCores
 
         _give_share(module.Llama, share)
-        # Elsewhere, the share is all that is known to be free.
-        with contextlib.suppress(OSError):
+        # The share is all that is known to be free on other systems, and all that versions of the
+        # library without these names can be told.
+        with contextlib.suppress(OSError, KeyError, AttributeError):
             idle_cores = IdleCores(cores)
             internals = sys.modules["llama_cpp._internals"]
             for name in ("decode", "encode"):
@@ -47,10 +49,11 @@ def lend_idle_cores(cores: int, share: int) -> None:
 
 def _give_share(model: Any, share: int) -> None:
     create = model.__init__
+    names = [name for name in _NUMBERS if name in inspect.signature(create).parameters]
 
     @functools.wraps(create)
     def create_with_share(self: Any, *args: Any, **options: Any) -> None:
-        for name in _NUMBERS:
+        for name in names:
             if options.get(name) is None:
                 options[name] = share
         create(self, *args, **options)
@@ -60,6 +63,8 @@ def _give_share(model: Any, share: int) -> None:
 
 def _adjust_before(internals: Any, name: str, idle_cores: IdleCores, share: int) -> None:
     library = internals.llama_cpp
+    number_of, batch_number_of = library.llama_n_threads, library.llama_n_threads_batch
+    tell = library.llama_set_n_threads
     compute = getattr(internals.LlamaContext, name)
 
     @functools.wraps(compute)
@@ -68,13 +73,10 @@ def _adjust_before(internals: Any, name: str, idle_cores: IdleCores, share: int)
         if number != self.__dict__.setdefault("_litplex_threads", share):
             made_with = self.__dict__.get("_litplex_made_with")
             if made_with is None:
-                made_with = (
-                    library.llama_n_threads(self.ctx),
-                    library.llama_n_threads_batch(self.ctx),
-                )
+                made_with = number_of(self.ctx), batch_number_of(self.ctx)
                 self._litplex_made_with = made_with
             wanted = (number if made == share else made for made in made_with)
-            library.llama_set_n_threads(self.ctx, *wanted)
+            tell(self.ctx, *wanted)
             self._litplex_threads = number
         return compute(self, *args, **options)
 
