@@ -16,9 +16,10 @@
 //! An ask that fits beside all memory that is held is granted at once. Otherwise the cheapest set of workers that
 //! frees enough is evicted for it, once the ask has waited for as long as the eviction is expected to cost, or is
 //! urgent: after [`Patience::longest_wait`], early enough for its deadline, or at once if a caller is blocked. Its
-//! memory is reserved from then on. A worker that leaves is asked for again like any other, and is granted
-//! after its own memory is back. Memory counts from `Grant` to `MemoryBack`, at the predicted amount until
-//! `Started` or `Measured` reports another.
+//! memory is reserved from then on. None of the *core* leaves for an ask that is not urgent, if the others can free
+//! enough: the core is the most valuable set of workers that leaves room for any other model. A worker that leaves
+//! is asked for again like any other, and is granted after its own memory is back. Memory counts from `Grant` to
+//! `MemoryBack`, at the predicted amount until `Started` or `Measured` reports another.
 //!
 //! # Who sends which event
 //!
