@@ -53,7 +53,8 @@ impl Residency {
             memory: worker.memory.clone(),
             value: self.worth(id.endpoint, self.resident(id.endpoint), now).value,
         };
-        self.workers.iter().filter(may_leave).map(candidate).collect()
+        // The highest slots of an endpoint first: those above a number of workers are what a supervisor stops.
+        self.workers.iter().rev().filter(may_leave).map(candidate).collect()
     }
 
     /// Returns the endpoints that are blocked in calls for which a worker waits or loads. Evicting them is in

@@ -112,6 +112,9 @@ impl Residency {
     }
 
     fn choose_victims(&self, waiting: &Waiting, short: &Memory, now: Instant) -> Verdict {
+        if waiting.is_idle() && !waiting.is_paid {
+            return Verdict::WaitUntilItPays(None);
+        }
         let is_urgent = waiting.is_paid || waiting.is_urgent(now);
         let victims = self.victims(waiting.ask.worker.endpoint, short, is_urgent, now);
         let Some(victims) = victims else { return Verdict::WaitForWorkers };

@@ -26,7 +26,8 @@ pub struct WorkerId {
 pub struct Ask {
     /// The worker that is to start.
     pub worker: WorkerId,
-    /// The requests that wait for it.
+    /// The requests that wait for it; a start that an operator wants counts as one. With none it gets memory that
+    /// is free, and no other worker leaves for it.
     pub queued: usize,
     /// The endpoints whose hooks are blocked in calls that wait for this worker. Their memory is not available.
     pub chain: Vec<EndpointId>,
@@ -48,7 +49,7 @@ pub enum Usage {
 /// An event, as the caller reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A worker is to start. A second ask of the same worker joins the first.
+    /// A worker is to start. A second ask of the same worker takes the place of the first, and has waited as long.
     Ask(Ask),
     /// No request wants that start any more. A worker that was granted already is reported as failed or gone.
     Withdraw(WorkerId),
@@ -62,8 +63,8 @@ pub enum Event {
     Gone(WorkerId),
     /// The memory of a worker that is gone is really back. Ignored before `Failed` or `Gone`.
     MemoryBack(WorkerId),
-    /// A request for an endpoint has come.
-    Arrival(EndpointId),
+    /// So many requests for an endpoint have come.
+    Arrivals(EndpointId, u64),
     /// The number of requests that wait for an endpoint without a resident worker.
     Queued(EndpointId, usize),
     /// The use of an endpoint's workers has changed.
@@ -146,7 +147,8 @@ impl fmt::Display for Refusal {
             RefusalReason::TooLarge => {
                 write!(
                     f,
-                    "the model does not fit into memory: {sum}; raise `memory_budget`, or unpin"
+                    "the model does not fit into memory: {sum}; raise `memory_budget`, or let other models leave \
+                     (`min_workers = 0`, not `pinned`)"
                 )
             }
             RefusalReason::Knot => {

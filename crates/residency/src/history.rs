@@ -48,6 +48,11 @@ impl StartHistory {
         }
     }
 
+    /// Returns the time that the last start took.
+    pub fn last_time(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.starts.back()?.seconds).ok()
+    }
+
     /// Returns the memory of the next start: the most of the last ones. `None` before the first start.
     pub fn memory(&self) -> Option<Memory> {
         let peaks = self.starts.iter().map(|start| start.memory.clone());

@@ -66,7 +66,7 @@ impl Bench {
         let size = self.residency.workers[&worker(id)].memory.clone();
         assert_eq!(self.tell(Event::Started(worker(id), size)), []);
         for _ in 0..requests {
-            self.tell(Event::Arrival(EndpointId(id)));
+            self.tell(Event::Arrivals(EndpointId(id), 1));
         }
         self.usage(id, Usage::Busy);
         self.usage(id, Usage::Idle);
@@ -227,7 +227,7 @@ fn concurrent_first_requests_load_one_copy_lm_studio_1751() {
 fn models_that_were_loaded_by_hand_are_evicted_too_lm_studio_2051() {
     let mut bench = Bench::new(2, &[2, 2]);
     let deadline = bench.now + Duration::from_secs(60);
-    bench.tell(Event::Ask(Ask { worker: worker(0), queued: 0, chain: Vec::new(), deadline }));
+    bench.tell(Event::Ask(Ask { worker: worker(0), queued: 1, chain: Vec::new(), deadline }));
     bench.tell(Event::Started(worker(0), gigabytes(2)));
     assert_eq!(bench.ask(1), [], "it has just been loaded");
     assert_eq!(evicted(&bench.after(1.0)), [0]);
@@ -336,7 +336,7 @@ fn requests_for_the_same_model_are_served_together_llama_swap_790() {
     bench.usage(0, Usage::Busy);
     bench.ask(1);
     assert_eq!(bench.ask(1), [], "B joins B");
-    assert_eq!(bench.tell(Event::Arrival(EndpointId(0))), [], "A joins A");
+    assert_eq!(bench.tell(Event::Arrivals(EndpointId(0), 1)), [], "A joins A");
     bench.now += Duration::from_secs(2);
     assert_eq!(evicted(&bench.usage(0, Usage::Idle)), [0], "then all of B");
 }
@@ -346,7 +346,7 @@ fn memory_that_comes_back_is_not_taken_by_a_smaller_ask_that_came_later() {
     let mut bench = Bench::new(4, &[2, 2, 4, 2]);
     bench.load(0, 0);
     bench.load(1, 0);
-    assert_eq!(evicted(&bench.ask(2)), [0, 1]);
+    assert_eq!(evicted(&bench.ask(2)), [1, 0]);
     assert_eq!(bench.end(0), []);
     assert_eq!(bench.ask(3), []);
     assert_eq!(bench.end(1), [Action::Grant(worker(2))]);
@@ -380,6 +380,6 @@ fn a_lower_budget_shrinks_to_it_and_spares_what_is_busy() {
     let mut bench = Bench::new(6, &[2, 2, 2]);
     (0..3).for_each(|id| bench.load(id, 0));
     bench.usage(0, Usage::Busy);
-    assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(2)))), [1, 2]);
+    assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(2)))), [2, 1]);
     assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(1)))), [0]);
 }

@@ -25,7 +25,7 @@
 //!
 //! | event | sender | instant |
 //! |---|---|---|
-//! | [`Event::Arrival`] | the queue of the endpoint | each request, also if a worker is ready |
+//! | [`Event::Arrivals`] | the queue of the endpoint | requests have come, also if a worker is ready |
 //! | [`Event::Ask`] | the launch of a slot | before the process starts; with the requests, the callers and a deadline |
 //! | [`Event::Queued`] | the queue | the number of requests that wait for a worker has changed |
 //! | [`Event::Withdraw`] | the launch | it is dropped before its grant |
@@ -52,21 +52,6 @@
 //!   may be evicted in vain, and a call whose callers cannot fit beside it waits until its deadline.
 //! - [`Usage::Held`] is reported only for work without a known end, because it keeps the worker from any eviction
 //!   but [`Residency::remove_endpoint`].
-//!
-//! # What is not there yet
-//!
-//! No other crate uses this one. The plan:
-//!
-//! 1. The server has a task that owns the `Residency`: a channel for events, a timer for `next_due`, and for each
-//!    ask a reply that resolves with its grant or its refusal. It keeps [`StartHistory`] across restarts.
-//! 2. A wrapper of `core::Launch`, put around what `launcher` of the server's `launch.rs` returns. Its `launch` asks,
-//!    waits for the grant, starts the inner launch, and reports `Started` or `Failed`. Its `Launched` reports `Gone`.
-//!    If its future is dropped, it withdraws, or reports `Gone` after the process is.
-//! 3. The supervisor stops a given slot, and keeps it empty until requests wait. Today `reconcile` in its `task.rs`
-//!    keeps the first slots up to a target, and drains only those above it.
-//! 4. The queue of an endpoint reports arrivals, waiting requests and use; the path of calls gives the chain.
-//! 5. A refusal becomes the answer of the requests that wait: 503 with `Retry-After`, and the sum as its text.
-//! 6. The configuration gets `memory_budget`, and for each endpoint `keep_alive`, `pinned` and `weight`.
 
 mod candidates;
 mod core;

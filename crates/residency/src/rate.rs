@@ -28,8 +28,8 @@ impl ArrivalRate {
         Self { since: now, at: now, weight: 0.0 }
     }
 
-    pub(crate) fn add(&mut self, reload: Duration, now: Instant) {
-        self.weight = self.weight * decay(now - self.at, half_life(reload)) + 1.0;
+    pub(crate) fn add(&mut self, count: u64, reload: Duration, now: Instant) {
+        self.weight = self.weight * decay(now - self.at, half_life(reload)) + count as f64;
         self.at = now;
     }
 
@@ -63,7 +63,7 @@ mod tests {
         let start = Instant::now();
         let mut rate = ArrivalRate::new(start);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        (0..5_000).step_by(5).for_each(|second| rate.add(RELOAD, at(second)));
+        (0..5_000).step_by(5).for_each(|second| rate.add(1, RELOAD, at(second)));
         let busy = rate.per_second(RELOAD, at(5_000));
         assert!((busy - 0.2).abs() < 0.01, "{busy}");
         assert!(rate.per_second(RELOAD, at(5_000 + 3 * 1_800)) < busy / 4.0);
@@ -73,7 +73,7 @@ mod tests {
     fn a_first_arrival_is_no_high_rate() {
         let mut rate = ArrivalRate::new(Instant::now());
         assert_eq!(rate.per_second(RELOAD, rate.at), 0.0);
-        rate.add(RELOAD, rate.at);
+        rate.add(1, RELOAD, rate.at);
         assert!((rate.per_second(RELOAD, rate.at) - 0.1).abs() < 1e-9);
     }
 }

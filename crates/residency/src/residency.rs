@@ -75,7 +75,7 @@ impl Residency {
             Event::Measured(worker, memory) => self.measured(worker, memory),
             Event::Failed(worker) | Event::Gone(worker) => self.gone(worker, now),
             Event::MemoryBack(worker) => self.memory_back(worker),
-            Event::Arrival(endpoint) => self.arrival(endpoint, now),
+            Event::Arrivals(endpoint, count) => self.arrivals(endpoint, count, now),
             Event::Queued(endpoint, queued) => self.queued(endpoint, queued, now),
             Event::Usage(endpoint, usage) => self.usage(endpoint, usage, now),
             Event::Budget(budget) => self.budget = budget,
@@ -92,6 +92,16 @@ impl Residency {
     /// Returns whether a worker may get jobs: it is ready and does not leave. No load changes that.
     pub fn is_resident(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(Worker::is_resident)
+    }
+
+    /// Returns whether a worker has memory, from its grant until it leaves.
+    pub fn has_memory(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|worker| !worker.is_leaving())
+    }
+
+    /// Returns whether an endpoint has a worker that may get jobs.
+    pub fn has_resident(&self, id: EndpointId) -> bool {
+        self.workers_of(id).any(|(_, worker)| worker.is_resident())
     }
 
     /// Returns the number of asks that wait.
@@ -112,7 +122,7 @@ impl Residency {
 
     fn ask(&mut self, ask: Ask, now: Instant) {
         if let Some(waiting) = self.waiting.iter_mut().find(|it| it.ask.worker == ask.worker) {
-            return waiting.join(&ask, now);
+            return waiting.renew(ask, now);
         }
         // The worker has its grant already. One that leaves is asked for again, and waits until it is gone.
         if self.workers.get(&ask.worker).is_some_and(|worker| !worker.is_leaving()) {
@@ -146,7 +156,9 @@ impl Residency {
         {
             endpoint.history.grow(&memory);
         }
-        worker.memory = memory;
+        // A worker that loads has only begun to take what it is predicted to need.
+        let is_loading = matches!(worker.phase, Phase::Loading { .. });
+        worker.memory = if is_loading { worker.memory.max(&memory) } else { memory };
     }
 
     fn gone(&mut self, id: WorkerId, now: Instant) {
@@ -161,9 +173,9 @@ impl Residency {
         }
     }
 
-    fn arrival(&mut self, id: EndpointId, now: Instant) {
+    fn arrivals(&mut self, id: EndpointId, count: u64, now: Instant) {
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
-            endpoint.rate.add(endpoint.history.reload(), now);
+            endpoint.rate.add(count, endpoint.history.reload(), now);
             endpoint.used_at = now;
         }
     }

@@ -37,6 +37,8 @@ enum Phase {
 /// An ask that has not ended.
 #[derive(Debug, Clone, PartialEq)]
 struct Asked {
+    /// The instant of the first ask.
+    since: Instant,
     /// The instant from which it may evict what is busy.
     urgent_at: Instant,
     /// Whether a caller is blocked for it; then it may at once.
@@ -129,7 +131,7 @@ impl Schedule {
 
     fn ask(&mut self) {
         let worker = self.any_worker();
-        self.tell(Event::Arrival(worker.endpoint));
+        self.tell(Event::Arrivals(worker.endpoint, 1));
         let deadline = self.now + Duration::from_secs(self.random.u64(1..LONGEST_DEADLINE));
         let mut chain = Vec::new();
         if self.random.usize(..3) == 0 {
@@ -145,9 +147,10 @@ impl Schedule {
         if is_known && !matches!(phase, Some(Phase::Loading | Phase::Resident)) {
             let (_, reload) = self.residency.prediction(worker.endpoint).unwrap();
             let in_time = deadline.checked_sub(reload).unwrap_or(self.now);
-            let urgent_at = in_time.min(self.now + Patience::default().longest_wait);
-            let asked = self.asked.entry(worker).or_insert(Asked { urgent_at, is_call: false });
-            asked.is_call |= !chain.is_empty();
+            let since = self.asked.get(&worker).map_or(self.now, |asked| asked.since);
+            let urgent_at = in_time.min(since + Patience::default().longest_wait);
+            let asked = Asked { since, urgent_at, is_call: !chain.is_empty() };
+            self.asked.insert(worker, asked);
         }
         let queued = self.random.usize(..5);
         self.tell(Event::Ask(Ask { worker, queued, chain, deadline }));

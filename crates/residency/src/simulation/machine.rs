@@ -109,7 +109,7 @@ impl Machine<'_> {
     }
 
     fn arrive(&mut self, model: usize) {
-        self.tell(Event::Arrival(EndpointId(model)));
+        self.tell(Event::Arrivals(EndpointId(model), 1));
         if self.models[model].is_resident {
             self.serve(model);
             return;
