@@ -33,6 +33,10 @@ pub trait Launched: Send {
     fn monitor(&self) -> Option<Arc<dyn Monitor>> {
         None
     }
+    /// Returns the time that its start took; `None` if that is the time since its launch.
+    fn start_time(&self) -> Option<Duration> {
+        None
+    }
     /// Resolves when the worker is gone. May be awaited again.
     fn gone(&mut self) -> BoxFuture<'_, WorkerExit>;
     /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
@@ -45,6 +49,12 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     /// Returns the process id of the worker on its own machine. It is shown to operators; only the
     /// launch itself acts on it.
     fn pid(&self) -> Option<u32>;
+    /// Measures the bytes of memory of the host that come back when the worker and the processes that it started
+    /// end: pages shared with other processes count in part. Blocks for milliseconds by gigabyte. `None` once it
+    /// is gone.
+    fn footprint(&self) -> Option<u64> {
+        None
+    }
     /// Measures the usage of the worker. Blocks for milliseconds: call it on a blocking thread.
     ///
     /// `gpu_memory` is given if the worker is on a GPU of this machine. A launch whose workers run
@@ -89,6 +99,15 @@ impl WorkerExit {
     pub fn new(cause: Cause, reason: impl Into<String>) -> Self {
         Self { cause, reason: reason.into() }
     }
+
+    /// Returns the text for clients.
+    pub fn for_clients(&self) -> &str {
+        match self.cause {
+            // The reason is litplex's own, and says how much memory is missing.
+            Cause::NoRoom => &self.reason,
+            cause => cause.for_clients(),
+        }
+    }
 }
 
 impl fmt::Display for WorkerExit {
@@ -114,10 +133,12 @@ pub enum Cause {
     Protocol,
     /// The worker used too much memory.
     Memory,
+    /// The worker was not started, because there is no room for it in memory. It is not a failure.
+    NoRoom,
 }
 
 impl Cause {
-    /// All causes.
+    /// The causes for which a worker is launched again: all but `NoRoom`.
     pub const ALL: [Self; 7] = [
         Self::Start,
         Self::Exit,
@@ -128,15 +149,16 @@ impl Cause {
         Self::Memory,
     ];
 
-    /// Returns the text for clients. The reason of the exit is for operators only: it may quote an
+    /// Returns the text for clients. The reason of most exits is for operators only: it may quote an
     /// exception of the model.
-    pub fn for_clients(self) -> &'static str {
+    fn for_clients(self) -> &'static str {
         match self {
             Self::Start => "its model cannot be loaded",
             Self::Exit | Self::Signal => "its worker has ended",
             Self::Hang | Self::Overrun => "its worker was stuck",
             Self::Protocol => "its worker failed",
             Self::Memory => "its worker needed too much memory",
+            Self::NoRoom => "its model does not fit into memory",
         }
     }
 
@@ -144,6 +166,7 @@ impl Cause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::NoRoom => "no_room",
             Self::Start => "start",
             Self::Exit => "exit",
             Self::Signal => "signal",
@@ -161,6 +184,9 @@ pub struct LaunchError {
     pub reason: String,
     /// The traceback of the model's own code, if there is one.
     pub traceback: Option<String>,
+    /// Set if the worker was not started because there is no room for it in memory: the time after which there
+    /// may be.
+    pub no_room: Option<Duration>,
     /// The error of the launch, if there is one; it is not part of equality.
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -168,7 +194,12 @@ pub struct LaunchError {
 impl LaunchError {
     /// Creates an error with a reason alone.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), traceback: None, source: None }
+        Self { reason: reason.into(), traceback: None, no_room: None, source: None }
+    }
+
+    /// Creates the error that there is no room in memory, and may be after a time.
+    pub fn no_room(reason: impl Into<String>, retry_after: Duration) -> Self {
+        Self { no_room: Some(retry_after), ..Self::new(reason) }
     }
 }
 

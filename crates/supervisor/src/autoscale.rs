@@ -123,6 +123,12 @@ impl Autoscaler {
         self.scaling.idle = idle;
     }
 
+    /// Lowers the number of workers to this one, below the minimum too: others need the memory. Load raises it
+    /// again; from none, a job that comes or waits does.
+    pub fn lower(&mut self, workers: usize) {
+        self.wanted = self.wanted.min(workers);
+    }
+
     /// Returns the number of workers that the endpoint should have now. Call it about ten times per
     /// second: a rise is seen at the next call.
     pub fn decide(&mut self, demand: &Demand, now: Instant) -> usize {

@@ -150,7 +150,8 @@ impl SupervisorTask {
         let phase = replace(&mut self.slots[index].phase, SlotPhase::Empty);
         match (outcome, phase) {
             (SlotOutcome::Launched(worker), SlotPhase::Starting { since, .. }) => {
-                self.watch_worker(index, worker, now - since, now);
+                let start_time = worker.start_time().unwrap_or(now - since);
+                self.watch_worker(index, worker, start_time, now);
             }
             // The worker became ready while its slot was given up, and may have jobs.
             (SlotOutcome::Launched(worker), _) => self.drain(index, worker),
@@ -214,6 +215,10 @@ impl SupervisorTask {
         let never_ready = self.record.start_time.is_none();
         if self.settings.give_up && never_ready {
             self.slots[index].phase = SlotPhase::Failed(error);
+        } else if let Some(retry_after) = error.no_room {
+            let gone = WorkerExit::new(Cause::NoRoom, error.reason);
+            let until = now + retry_after;
+            self.slots[index].phase = SlotPhase::BackingOff { gone, traceback: None, until };
         } else {
             let gone = WorkerExit::new(Cause::Start, error.reason);
             self.back_off(index, gone, error.traceback, None, now);
@@ -279,8 +284,11 @@ impl SupervisorTask {
         });
         let after = match before {
             SlotPhase::BackingOff { gone, .. } => {
-                self.record.restarts[index] += 1;
-                *self.record.causes.entry(gone.cause).or_default() += 1;
+                // Without room there was no worker that could be restarted.
+                if gone.cause != Cause::NoRoom {
+                    self.record.restarts[index] += 1;
+                    *self.record.causes.entry(gone.cause).or_default() += 1;
+                }
                 Some(gone)
             }
             _ => None,

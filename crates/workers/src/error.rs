@@ -129,7 +129,7 @@ impl From<Error> for LaunchError {
             _ => None,
         };
         let reason = error.to_string();
-        Self { reason, traceback, source: Some(Arc::new(error)) }
+        Self { traceback, source: Some(Arc::new(error)), ..Self::new(reason) }
     }
 }
 

@@ -49,6 +49,16 @@ pub(super) fn usage(pid: u32, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
     Usage { memory: resident(pid), gpu_memory }
 }
 
+/// Returns the bytes of host memory that come back when a process and its descendants end: shared pages count in
+/// part. `None` once there is no such process.
+pub(super) fn footprint(pid: u32) -> Option<u64> {
+    if !fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
+        return None;
+    }
+    let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
+    Some(with_descendants(pid).iter().filter_map(own).sum())
+}
+
 /// Returns a description of the excess, if a worker is above its limit.
 fn excess(used: u64, limit: u64) -> Option<String> {
     let say = || {

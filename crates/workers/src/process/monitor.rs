@@ -11,7 +11,7 @@ use std::time::Duration;
 use litplex_core::{GpuMemory, LiveCode, Monitor, Usage};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::memory::usage;
+use super::memory::{footprint, usage};
 use crate::link::CodeHandle;
 
 /// The time between two looks at a dump that is being written.
@@ -49,6 +49,10 @@ impl ProcessMonitor {
 impl Monitor for ProcessMonitor {
     fn pid(&self) -> Option<u32> {
         Some(self.pid)
+    }
+
+    fn footprint(&self) -> Option<u64> {
+        footprint(self.pid)
     }
 
     fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
