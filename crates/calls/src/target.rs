@@ -119,13 +119,13 @@ impl Target {
     /// Returns the properties of the model, after the wait for them if requests wait for the first worker.
     ///
     /// # Errors
-    /// A counted 503, if no worker was ready in time.
+    /// A counted 503, if no worker was ready in time or none is expected.
     pub async fn ready(&self, budget: TimeBudget) -> Outcome<&ModelInfo> {
         if let Some(endpoint) = self.queue()
             && self.waits_for_first_worker
         {
-            let ready = timeout_at(budget.deadline, endpoint.ready()).await;
-            ready.map_err(|_| self.starting())?;
+            let ready = timeout_at(budget.deadline, endpoint.first_worker()).await;
+            return ready.map_err(|_| self.starting())?;
         }
         self.info()
     }

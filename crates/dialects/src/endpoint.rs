@@ -38,9 +38,15 @@ pub struct Route {
 }
 
 impl Route {
-    /// Returns its dialect, once a worker was ready; `None` if it is plain.
+    /// Returns its dialect, once a worker was ready; `None` if it is plain. That of a model which sleeps since the
+    /// server started is known by its path, if that is one of a dialect.
     pub fn dialect(&self) -> Option<&'static dyn Dialect> {
-        registry::for_model(self.target.get()?.model_info()?)
+        let target = self.target.get()?;
+        match target.model_info() {
+            Some(info) => registry::for_model(info),
+            None if target.waits_for_first_worker => registry::for_path(&self.identity.path),
+            None => None,
+        }
     }
 
     /// Returns the longest time budget of a request.

@@ -24,6 +24,12 @@ pub fn dialect_path(id: &DialectId) -> Option<&'static str> {
     find(id).map(Dialect::path)
 }
 
+/// Returns the dialect whose clients find an endpoint at this path, whatever is before it.
+pub(crate) fn for_path(path: &str) -> Option<&'static dyn Dialect> {
+    let ends = |dialect: &&dyn Dialect| path.ends_with(dialect.path().trim_start_matches("/v1"));
+    DIALECTS.iter().copied().find(ends)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, Uri};
 use litplex_calls::{EndpointReport, Report, graph_json};
 use litplex_core::{MemoryBudget, ServeError};
-use litplex_dialects::{for_model, openai};
+use litplex_dialects::openai;
 use litplex_http_core::path;
 use litplex_http_core::response::{self, HttpResponse, detail, json, text_response};
 use litplex_metrics::MEDIA_TYPE;
@@ -88,8 +88,10 @@ fn models(
     report: &Report,
     headers: &HeaderMap,
 ) -> Option<HttpResponse> {
-    let has_dialect =
-        |endpoint: &&EndpointReport| endpoint.info.as_ref().and_then(for_model).is_some();
+    let has_dialect = |endpoint: &&EndpointReport| {
+        let route = router.route_labelled(&endpoint.identity.label);
+        route.is_some_and(|route| route.dialect().is_some())
+    };
     let may_call = |endpoint: &&EndpointReport| {
         let route = router.route_labelled(&endpoint.identity.label);
         route.is_some_and(|route| route.guard.knows(headers).is_ok())

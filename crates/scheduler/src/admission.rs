@@ -108,6 +108,11 @@ impl Refusal {
         Self::new(Shed::Deadline, detail, Duration::from_secs(1))
     }
 
+    pub(crate) fn queue_full(waiting: usize, retry_after: Duration) -> Self {
+        let detail = format!("the queue is full: {}", wait(waiting));
+        Self::new(Shed::QueueFull, detail, retry_after)
+    }
+
     pub(crate) fn draining() -> Self {
         let detail = "this endpoint takes no new requests: its operator drains it".into();
         Self::new(Shed::Draining, detail, AFTER_DRAIN)
@@ -144,8 +149,7 @@ pub fn admit(
     }
     let expected = backlog.expected_time();
     if backlog.waiting >= largest_queue(max_queue, backlog.batch_time.is_some()) {
-        let full = format!("the queue is full: {}", wait(backlog.waiting));
-        return Err(Refusal::new(Shed::QueueFull, full, expected.unwrap_or_default() / 2));
+        return Err(Refusal::queue_full(backlog.waiting, expected.unwrap_or_default() / 2));
     }
     let part = if backlog.is_for_call { 1.0 } else { SAFE_PART };
     let budget = deadline.saturating_duration_since(now).mul_f64(part);

@@ -41,6 +41,8 @@ pub(crate) enum Event {
         request: Request,
         answer: oneshot::Sender<Outcome<f64>>,
     },
+    /// A request waits for the first worker, before its body is read.
+    FirstWorker(oneshot::Sender<Outcome<()>>),
     Inspect(oneshot::Sender<EndpointLoad>),
 }
 
@@ -59,6 +61,7 @@ impl fmt::Debug for Event {
             Self::Mode(_) => "Mode",
             Self::Settings(_) => "Settings",
             Self::CostQuery { .. } => "CostQuery",
+            Self::FirstWorker(_) => "FirstWorker",
             Self::Inspect(_) => "Inspect",
         })
     }

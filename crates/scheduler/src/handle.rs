@@ -108,9 +108,19 @@ impl Endpoint {
         self.pace.makes_calls()
     }
 
-    /// Resolves once a worker was ready.
-    pub async fn ready(&self) {
-        self.info.wait().await;
+    /// Waits until a worker was ready, as a job waits in the queue: it wakes an endpoint that is asleep.
+    ///
+    /// # Errors
+    /// A counted 503, if none is expected, or too many wait.
+    pub async fn first_worker(&self) -> Outcome<&ModelInfo> {
+        if let Some(info) = self.info.get() {
+            return Ok(info);
+        }
+        let (request, answered) = oneshot::channel();
+        let _ = self.events.send(Event::FirstWorker(request));
+        answered.await.unwrap_or_else(|_| Err(ServeError::worker_lost()))?;
+        // The task learns of the worker before the properties of its model are set.
+        Ok(self.info.wait().await)
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) struct EndpointState {
     /// The number of jobs in the mean, up to those that weigh in it.
     mean_of: u32,
     standing: StandingQueue,
+    /// The requests that wait for the first worker, before their bodies are read.
+    for_first: Vec<oneshot::Sender<Outcome<()>>>,
     arrived: u64,
     refused: u64,
     callers_left: bool,
@@ -92,6 +94,7 @@ impl EndpointState {
             mean_cost: 1.0,
             mean_of: 0,
             standing: StandingQueue::default(),
+            for_first: Vec::new(),
             arrived: 0,
             refused: 0,
             callers_left: false,
@@ -107,6 +110,7 @@ impl EndpointState {
                 self.apply_model_info(&info);
                 self.workers.push(AttachedWorker::new(id, slot, &info, worker, now));
                 self.busy.set(slot, false, now);
+                self.for_first.drain(..).for_each(|request| _ = request.send(Ok(())));
             }
             Event::Finished { id, done } => self.on_finished(id, done, now),
             Event::Abandoned { id, jobs } => self.count_abandoned(id, jobs),
@@ -123,6 +127,7 @@ impl EndpointState {
                 self.settings = settings;
             }
             Event::CostQuery { request, answer } => self.cost(request, answer),
+            Event::FirstWorker(request) => self.await_first(request),
             // The receiver may have left, which is no error.
             Event::Inspect(answer) => drop(answer.send(self.inspect(now))),
         }
@@ -424,10 +429,34 @@ impl EndpointState {
         }
     }
 
+    /// Lets a request wait for the first worker, as a job would: its body is not read before.
+    fn await_first(&mut self, request: oneshot::Sender<Outcome<()>>) {
+        self.for_first.retain(|request| !request.is_closed());
+        let waiting = self.queue.len() + self.for_first.len();
+        let is_full = waiting >= largest_queue(self.settings.max_queue, false);
+        let admitted = match &self.mode {
+            Mode::Draining => Err(Refusal::draining()),
+            _ if is_full => Err(Refusal::queue_full(waiting, Duration::ZERO)),
+            _ => self.check_outlook(),
+        };
+        match admitted {
+            Err(Refusal { reason, error }) => {
+                self.metrics.shed(reason);
+                let _ = request.send(Err(error));
+            }
+            Ok(()) if self.workers.is_empty() => self.for_first.push(request),
+            Ok(()) => _ = request.send(Ok(())),
+        }
+    }
+
     fn set_outlook(&mut self, outlook: Outlook, now: Instant) {
         self.outlook = outlook;
         self.outlook_since = now;
         if let Err(Refusal { reason, error }) = self.check_outlook() {
+            for request in self.for_first.drain(..) {
+                self.metrics.shed(reason);
+                let _ = request.send(Err(error.clone()));
+            }
             for job in self.queue.take_all().chain(self.suspects.drain(..)) {
                 self.metrics.shed(reason);
                 job.reply.send(Err(error.clone()));
@@ -453,11 +482,12 @@ impl EndpointState {
         self.metrics.flush();
         let time = self.batch_time().filter(|time| !time.is_zero());
         let rules = self.rules_now();
+        let first = self.for_first.iter().filter(|request| !request.is_closed()).count();
         let capacity = self.workers.first().map(|worker| worker.capacity(&rules));
         EndpointLoad {
             arrived: self.arrived,
             refused: self.refused,
-            queued: self.queue.len() + self.suspects.len(),
+            queued: self.queue.len() + self.suspects.len() + first,
             queue_limit: largest_queue(self.settings.max_queue, self.model.is_learned()),
             in_flight: self.in_flight(),
             worker_rate: time

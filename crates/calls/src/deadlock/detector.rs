@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use litplex_core::{CallId, WorkerKey};
 use tokio::sync::oneshot;
 
-use super::find::{find, stuck_workers};
+use super::find::{blocked_callers, find, stuck_workers};
 use super::state::{Doubt, Parent, QueueKey, Reads, Refusal, State};
 
 /// The detector of deadlocks of a server. Clones share their state.
@@ -196,6 +196,12 @@ impl WatchedQueue {
     /// calls, for that call: then only the start of another worker brings it on. Otherwise 0.
     pub fn stuck_workers(&self) -> usize {
         stuck_workers(&self.deadlocks().state(), self.key())
+    }
+
+    /// Returns the endpoints whose hooks are blocked in calls that wait in this queue, and in calls of those, by
+    /// name.
+    pub fn blocked_callers(&self) -> Vec<Arc<str>> {
+        blocked_callers(&self.deadlocks().state(), self.key())
     }
 
     /// Adds a worker that takes jobs of the queue and runs this many hooks at the same time: 1 if it

@@ -4,7 +4,8 @@
 //! for others of the set only. It ends if hooks return and jobs are dispatched; deaths of workers and
 //! deadlines are no hope.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use litplex_core::CallId;
 
@@ -49,6 +50,30 @@ pub(super) fn stuck_workers(state: &State, key: QueueKey) -> usize {
     let queued = state.queued(key);
     let stuck = stuck_calls(state, &queued, Hope::Workers);
     if queued.iter().any(|id| stuck.contains(id)) { queue.workers.len() } else { 0 }
+}
+
+/// Returns the names of the endpoints whose hooks are blocked in calls that wait in a queue, directly or over
+/// other calls.
+pub(super) fn blocked_callers(state: &State, key: QueueKey) -> Vec<Arc<str>> {
+    let (mut names, mut seen) = (BTreeSet::new(), HashSet::new());
+    let mut calls = state.queued(key);
+    while let Some(id) = calls.pop() {
+        let Some(call) = state.calls.get(&id).filter(|_| seen.insert(id)) else { continue };
+        match &call.caller {
+            Caller::Client => {}
+            Caller::Call(parent) => calls.push(*parent),
+            Caller::Hook(worker, _) if call.waits => {
+                let queue = state.workers.get(worker).and_then(|it| state.queues.get(&it.queue));
+                names.extend(queue.map(|queue| queue.name.clone()));
+                let is_held =
+                    |call: &Call| matches!(call.progress, Progress::Held(by, _) if by == *worker);
+                let held = state.calls.iter().filter(|(_, call)| is_held(call));
+                calls.extend(held.map(|(id, _)| *id));
+            }
+            Caller::Hook(..) => {}
+        }
+    }
+    names.into_iter().collect()
 }
 
 /// The events that may bring calls on.
