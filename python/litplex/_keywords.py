@@ -131,6 +131,12 @@ class ServerOptions(TypedDict, total=False):
         max_connections: The most connections at a time; further clients wait until a connection
             ends. Value: an integer of at least 1. Default: three quarters of the file descriptors
             that are not reserved for workers; a quarter with an app host.
+        memory_budget: The memory that all workers together may have. A worker starts only when
+            there is room for it: others leave for it (those above ``min_workers``, unless
+            ``pinned``), or its requests wait. Value: a number of bytes or a text such as "2GB" or
+            "512MiB". Default: the machine's, or the container's, less a tenth.
+        gpu_memory_budget: The memory of each GPU that all workers together may have. Value: a
+            number of bytes or a text such as "2GB" or "512MiB". Default: all of it less a tenth.
         keep_alive_timeout: The time in seconds that a connection may be idle between two requests.
             If a load balancer or proxy keeps connections to the server, this must be longer than
             its own limit. Value: a number of seconds greater than 0. Default: 75.
@@ -182,6 +188,8 @@ class ServerOptions(TypedDict, total=False):
     app_heartbeat: float
     http_threads: int
     max_connections: int
+    memory_budget: Union[int, str]
+    gpu_memory_budget: Union[int, str]
     keep_alive_timeout: float
     tls_cert: str
     tls_key: str
@@ -235,7 +243,17 @@ class EndpointOptions(TypedDict, total=False):
             to 1024. Default: none.
         keep_alive: The time in seconds without requests after which the workers above
             ``min_workers`` stop. With ``min_workers = 0`` the endpoint then sleeps, until a request
-            starts a worker. Value: a number of seconds greater than 0. Default: 60.
+            starts a worker. With ``auto`` they stop only when another endpoint needs their memory
+            more, with ``forever`` only when it can wait no longer for it. Value: a number of
+            seconds greater than 0, "auto" or "forever". Default: 60.
+        pinned: Whether no worker of the endpoint leaves memory for another endpoint's. Those up to
+            ``min_workers`` never do. Value: true or false. Default: false.
+        memory: The memory that a worker is expected to need, until one was measured
+            (``memory_budget``). It is no limit; ``memory_limit`` is. Value: a number of bytes or a
+            text such as "2GB" or "512MiB". Default: what earlier starts have used.
+        gpu_memory: The memory of its GPU that a worker is expected to need, until one was measured
+            (``gpu_memory_budget``). Value: a number of bytes or a text such as "2GB" or "512MiB".
+            Default: what earlier starts have used.
         threads: The CPU threads of each worker: ``self.threads``, and OMP_NUM_THREADS and similar
             variables unless they are already set. The default divides the cores by the workers of
             all endpoints, or the cores of ``cpu_affinity`` by the workers of the endpoint;
@@ -354,7 +372,10 @@ class EndpointOptions(TypedDict, total=False):
     workers_per_device: Union[int, list[int], tuple[int, ...], dict[str, int]]
     min_workers: int
     max_workers: int
-    keep_alive: float
+    keep_alive: Union[float, Literal["auto", "forever"]]
+    pinned: bool
+    memory: Union[int, str]
+    gpu_memory: Union[int, str]
     threads: int
     cpu_affinity: Indices
     memory_limit: Union[int, str]

@@ -301,6 +301,8 @@ def _fits_number(option: Option, value: Any) -> bool:
 def _fits_seconds(option: Option, value: Any) -> bool:
     if value is False:
         return bool(option.get("or_false", False))
+    if isinstance(value, str):
+        return value in option.get("or", ())
     return _fits_number(option, value) and bool(value <= 1e9)
 
 

@@ -52,8 +52,8 @@ pub use shared::SharedDashboard;
 pub use socket::AdminSocket;
 pub use status::{
     ComparedAnswers, EndpointGenerations, EndpointMode, EndpointReloaded, EndpointStatus,
-    FailedReload, GenerationState, GenerationStatus, GpuStatus, LastLine, LogLevel, Mode, NextSwap,
-    PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded, Reload, ReloadPlan,
-    ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState,
-    Upgraded, WorkerCount, WorkerStatus,
+    FailedReload, GenerationState, GenerationStatus, GpuBudget, GpuStatus, LastLine, LogLevel,
+    MemoryStatus, Mode, NextSwap, PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded,
+    Reload, ReloadPlan, ReloadProgram, Reloaded, ResidencyStatus, Rollback, Scale, Scaled, Status,
+    Swap, Upgrade, UpgradeState, Upgraded, WorkerCount, WorkerStatus,
 };

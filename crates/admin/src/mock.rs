@@ -57,6 +57,7 @@ impl MockAdmin {
             in_flight: 0,
             requests: 7,
             batches: None,
+            residency: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),
@@ -69,6 +70,7 @@ impl MockAdmin {
             gpus: Vec::new(),
             port: self.port,
             uptime: 1.5,
+            memory: None,
             failed_reload: None,
             endpoints: vec![endpoint],
         }

@@ -23,6 +23,9 @@ pub struct Status {
     /// The GPUs of the machine; empty if no endpoint is on a GPU.
     #[serde(default)]
     pub gpus: Vec<GpuStatus>,
+    /// The memory that all workers together have and may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryStatus>,
     /// The last reload of the whole program, if it failed.
     #[serde(default)]
     pub failed_reload: Option<FailedReload>,
@@ -68,6 +71,9 @@ pub struct EndpointStatus {
     /// batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batches: Option<String>,
+    /// The memory of its workers; none of a pipeline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<ResidencyStatus>,
     /// The workers of the live generation, by slot.
     pub workers: Vec<WorkerStatus>,
     /// The last generations of workers, the latest last.
@@ -77,6 +83,59 @@ pub struct EndpointStatus {
     /// Only in the status of a single endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
+}
+
+/// The memory of all workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryStatus {
+    /// The bytes of the host that all workers together have: as measured, or as predicted while they load.
+    pub held: u64,
+    /// The bytes that they may have (`memory_budget`).
+    pub budget: u64,
+    /// The GPUs that the program may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuBudget>,
+}
+
+/// The memory of a GPU that all workers together have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GpuBudget {
+    /// The index of the GPU among those that the program may use.
+    pub index: usize,
+    /// The bytes that they have.
+    pub held: u64,
+    /// The bytes that they may have (`gpu_memory_budget`).
+    pub budget: u64,
+}
+
+/// The memory of an endpoint's workers, and what was given up for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResidencyStatus {
+    /// The bytes of the host that a worker is expected to need.
+    pub predicted: u64,
+    /// The bytes of GPU memory that a worker is expected to need.
+    pub predicted_gpu: u64,
+    /// Whether that was measured at an earlier start. Otherwise it is declared (`memory`) or assumed.
+    pub is_measured: bool,
+    /// The seconds that a worker is expected to take to load.
+    pub load_seconds: f64,
+    /// Whether a worker waits for memory.
+    pub is_waiting: bool,
+    /// The workers that were loaded since the start.
+    pub loads: u64,
+    /// The seconds that these took together.
+    pub loading_seconds: f64,
+    /// The workers that left because others needed their memory.
+    pub evictions: u64,
+    /// The last eviction, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_eviction: Option<String>,
+    /// The requests that came while a worker was in memory, if the number of workers follows the load.
+    pub hits: u64,
+    /// The requests that came while none was.
+    pub misses: u64,
+    /// The starts for which there was no room.
+    pub refusals: u64,
 }
 
 /// A generation of an endpoint's workers.

@@ -1,7 +1,9 @@
 //! `litplex ps`: shows the running servers.
 
 use clap::Args;
-use litplex_admin::{EndpointStatus, GenerationState, GenerationStatus, Status, WorkerStatus};
+use litplex_admin::{
+    EndpointStatus, GenerationState, GenerationStatus, MemoryStatus, Status, WorkerStatus,
+};
 use litplex_core::size_in_words;
 
 use crate::say::{printable, say, say_json};
@@ -72,7 +74,16 @@ fn table(status: &Status) -> String {
         format!("the last reload failed at {}: {reason}\n", failed.since)
     });
     let failed = failed.unwrap_or_default();
-    format!("{url}  pid {pid}  up {}\n{failed}\n{}", duration(*uptime), columns(&rows))
+    let memory = status.memory.as_ref().map(held).unwrap_or_default();
+    format!("{url}  pid {pid}  up {}{memory}\n{failed}\n{}", duration(*uptime), columns(&rows))
+}
+
+/// Says the memory that all workers have of what they may have.
+fn held(memory: &MemoryStatus) -> String {
+    let of = |held, budget| format!("{} of {}", size_in_words(held), size_in_words(budget));
+    let gpus = memory.gpus.iter().filter(|gpu| gpu.held > 0);
+    let gpus = gpus.map(|gpu| format!(" + {} of GPU {}", of(gpu.held, gpu.budget), gpu.index));
+    format!("  memory {}{}", of(memory.held, memory.budget), String::from_iter(gpus))
 }
 
 fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {
@@ -89,6 +100,9 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         .problem
         .as_deref()
         .filter(|problem| endpoint.workers.iter().all(|it| it.reason.as_deref() != Some(problem)));
+    // Of one without workers: what the next start will need, and why there is none.
+    let away = endpoint.residency.as_ref().filter(|_| endpoint.workers.is_empty());
+    let evicted = away.and_then(|it| it.last_eviction.as_ref()).map(|it| format!("evicted {it}"));
     [
         endpoint.path.clone(),
         endpoint.name.clone(),
@@ -100,11 +114,11 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         endpoint.requests.to_string(),
         String::new(),
         String::new(),
+        needed(endpoint),
         String::new(),
         String::new(),
         String::new(),
-        String::new(),
-        first_line(problem),
+        first_line(problem.or(evicted.as_deref())),
     ]
 }
 
@@ -126,6 +140,15 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
         worker.restarts.to_string(),
         reason(worker),
     ]
+}
+
+/// Says the memory that the next worker of an endpoint without workers will need, if that was measured.
+fn needed(endpoint: &EndpointStatus) -> String {
+    let away = endpoint.residency.as_ref().filter(|_| endpoint.workers.is_empty());
+    let Some(next) = away.filter(|next| next.is_measured) else { return String::new() };
+    let on_gpu = Some(next.predicted_gpu).filter(|bytes| *bytes > 0);
+    let on_gpu = on_gpu.map(|bytes| format!(" + {} of GPU", size_in_words(bytes)));
+    format!("needs {}{}", size_in_words(next.predicted), on_gpu.unwrap_or_default())
 }
 
 /// Returns the row of a generation that starts, drains or failed: the rows above are those of the live one.
@@ -213,6 +236,7 @@ mod tests {
             in_flight: 1,
             requests: 120,
             batches: None,
+            residency: None,
             workers,
             generations: Vec::new(),
             sources: Vec::new(),
@@ -240,6 +264,7 @@ mod tests {
             gpus: Vec::new(),
             port: 8000,
             uptime: 7500.0,
+            memory: None,
             failed_reload: None,
             endpoints: vec![embed, ocr],
         };

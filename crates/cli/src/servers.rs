@@ -212,6 +212,7 @@ mod tests {
             gpus: Vec::new(),
             port,
             uptime: 0.0,
+            memory: None,
             failed_reload: None,
             endpoints: Vec::new(),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{ApiKeys, Endpoint, Program, Rate, Resources, Source, Swap, Workers};
+use crate::{ApiKeys, Endpoint, Program, Rate, Residency, Resources, Source, Swap, Workers};
 
 /// The text in place of a value that is a secret or too long to show.
 const MASKED: &str = "…";
@@ -299,7 +299,12 @@ impl Comparison {
         self.note(needs, "chunk_timeout", (&before.chunk_timeout, &after.chunk_timeout), shown);
         self.note(needs, "ping_interval", (&before.ping_interval, &after.ping_interval), duration);
         self.note(needs, "queue_timeout", (&before.queue_timeout, &after.queue_timeout), duration);
-        self.note(needs, "keep_alive", (&before.keep_alive, &after.keep_alive), shown);
+        let Residency { keep_alive, is_pinned, memory, gpu_memory } = &before.residency;
+        let now = &after.residency;
+        self.note(needs, "keep_alive", (keep_alive, &now.keep_alive), ToString::to_string);
+        self.note(needs, "pinned", (is_pinned, &now.is_pinned), ToString::to_string);
+        self.note(needs, "memory", (memory, &now.memory), set);
+        self.note(needs, "gpu_memory", (gpu_memory, &now.gpu_memory), set);
         self.note(needs, "warmup", (&before.warmup, &after.warmup), set);
         let swap = |swap: &Option<Swap>| match swap {
             Some(Swap::InPlace) => "in_place".to_owned(),
@@ -337,6 +342,8 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
         http_threads,
         max_connections,
         keep_alive_timeout,
+        memory_budget,
+        gpu_memory_budget,
         max_buffered_bytes,
         routes,
         api_keys,
@@ -370,6 +377,9 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
     found.note(needs, "max_connections", (max_connections, &after.max_connections), set);
     let keep_alive = (keep_alive_timeout, &after.keep_alive_timeout);
     found.note(needs, "keep_alive_timeout", keep_alive, time);
+    found.note(needs, "memory_budget", (memory_budget, &after.memory_budget), set);
+    let budgets = (gpu_memory_budget, &after.gpu_memory_budget);
+    found.note(needs, "gpu_memory_budget", budgets, set);
     let buffered = (max_buffered_bytes, &after.max_buffered_bytes);
     found.note(needs, "max_buffered_bytes", buffered, ToString::to_string);
     found.note(needs, "paths of built-in routes", (routes, &after.routes), masked);

@@ -15,13 +15,12 @@ use crate::pipeline::{self, PIPELINE};
 use crate::read::{boolean, integer, number, path_problem, seconds, text, texts};
 use crate::resources::process_only_options;
 use crate::worker_env::worker_env_problems;
-use crate::{ApiKeys, Cost, Origin, Rate, Resources, Workers, access};
+use crate::{ApiKeys, Cost, Origin, Rate, Residency, Resources, Workers, access};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_AFTER: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 
-const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_BODY_BYTES: usize = 64 << 20;
 
 /// A checked endpoint with its defaults filled in.
@@ -52,8 +51,8 @@ pub struct Endpoint {
     pub devices: Value,
     /// The number of workers.
     pub workers: Workers,
-    /// The time without requests after which the workers above the minimum stop.
-    pub keep_alive: Duration,
+    /// Which workers stay in memory.
+    pub residency: Residency,
     /// The resources of each worker.
     pub resources: Resources,
     /// Set if the configuration overrides the model author.
@@ -241,7 +240,7 @@ pub(crate) fn resolve_endpoint(
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),
         devices: endpoint.get("devices").cloned().unwrap_or_else(|| "auto".into()),
         workers: Workers::of(endpoint),
-        keep_alive: seconds(endpoint, "keep_alive").unwrap_or(DEFAULT_KEEP_ALIVE),
+        residency: Residency::of(endpoint),
         resources: Resources::of(endpoint),
         max_concurrency: integer(endpoint, "max_concurrency"),
         max_batch_size: integer(endpoint, "max_batch_size"),

@@ -79,6 +79,7 @@ fn python_type(option: &OptionDef) -> String {
         | Kind::Fraction
         | Kind::Share => "float".into(),
         Kind::SecondsOrFalse => "Union[float, Literal[False]]".into(),
+        Kind::SecondsOr(choices) => format!("Union[float, {}]", words(choices)),
         Kind::Path | Kind::String | Kind::Name | Kind::Cost | Kind::Rate => "str".into(),
         Kind::PathOrFalse => "Union[str, Literal[False]]".into(),
         Kind::Boolean => "bool".into(),

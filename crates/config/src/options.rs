@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::names::{SHARED_PATH_ENDINGS, is_name};
 use crate::read::{bytes, network};
+use crate::residency::KEEP_ALIVE_WORDS;
 use crate::{ApiKey, Cost, access, admin, jwt, tls, workers};
 use litplex_access::Rate;
 
@@ -27,6 +28,8 @@ pub enum Kind {
     PositiveSeconds,
     /// A number of seconds, at least 0, or false.
     SecondsOrFalse,
+    /// A number of seconds, greater than 0, or one of these words.
+    SecondsOr(&'static [&'static str]),
     /// A number greater than 0.
     PositiveNumber,
     /// A number above 0 and at most 1.
@@ -207,6 +210,10 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The number of threads that handle HTTP.";
     Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors that are not reserved for workers; a quarter with an app host",
         "The most connections at a time; further clients wait until a connection ends.";
+    Server "memory_budget": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "the machine's, or the container's, less a tenth",
+        "The memory that all workers together may have. A worker starts only when there is room for it: others leave for it (those above `min_workers`, unless `pinned`), or its requests wait.";
+    Server "gpu_memory_budget": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "all of it less a tenth",
+        "The memory of each GPU that all workers together may have.";
     Server "keep_alive_timeout": Kind::PositiveSeconds, "a number of seconds greater than 0", "75",
         "The time in seconds that a connection may be idle between two requests. If a load balancer or proxy keeps connections to the server, this must be longer than its own limit.";
     Server "tls_cert": Kind::String, "a PEM file with a certificate, or its text", "",
@@ -254,8 +261,14 @@ pub const OPTIONS: &[OptionDef] = options! {
         "With `max_workers`, instead of `workers_per_device`: the minimum number of workers; more are added and removed as the load changes.";
     Endpoint "max_workers": Kind::Integer(1, 1024), "an integer from 1 to 1024", "",
         "With `min_workers`: the maximum number of workers.";
-    Endpoint "keep_alive": Kind::PositiveSeconds, "a number of seconds greater than 0", "60",
-        "The time in seconds without requests after which the workers above `min_workers` stop. With `min_workers = 0` the endpoint then sleeps, until a request starts a worker.";
+    Endpoint "keep_alive": Kind::SecondsOr(&KEEP_ALIVE_WORDS), "a number of seconds greater than 0, \"auto\" or \"forever\"", "60",
+        "The time in seconds without requests after which the workers above `min_workers` stop. With `min_workers = 0` the endpoint then sleeps, until a request starts a worker. With `auto` they stop only when another endpoint needs their memory more, with `forever` only when it can wait no longer for it.";
+    Endpoint "pinned": Kind::Boolean, "true or false", "false",
+        "Whether no worker of the endpoint leaves memory for another endpoint's. Those up to `min_workers` never do.";
+    Endpoint "memory": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "what earlier starts have used",
+        "The memory that a worker is expected to need, until one was measured (`memory_budget`). It is no limit; `memory_limit` is.";
+    Endpoint "gpu_memory": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "what earlier starts have used",
+        "The memory of its GPU that a worker is expected to need, until one was measured (`gpu_memory_budget`).";
     Endpoint "threads": Kind::Integer(1, 1024), "an integer from 1 to 1024", "a fair share of the cores",
         "The CPU threads of each worker: `self.threads`, and OMP_NUM_THREADS and similar variables unless they are already set. The default divides the cores by the workers of all endpoints, or the cores of `cpu_affinity` by the workers of the endpoint; libraries whose threads sleep while they wait may use all.";
     Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
@@ -434,6 +447,10 @@ fn fits(kind: Kind, value: &Value) -> bool {
             Value::Bool(is_limited) => !is_limited,
             seconds => seconds.as_f64().is_some_and(is_within),
         },
+        Kind::SecondsOr(words) => match value {
+            Value::String(word) => words.contains(&word.as_str()),
+            seconds => fits(Kind::PositiveSeconds, seconds),
+        },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
         Kind::Fraction => value.as_f64().is_some_and(|part| part > 0.0 && part <= 1.0),
         Kind::Share => value.as_f64().is_some_and(|part| (0.0..=1.0).contains(&part)),
@@ -543,6 +560,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::Seconds => json!({"type": "seconds"}),
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
+        Kind::SecondsOr(words) => json!({"type": "seconds", "above_zero": true, "or": words}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
         Kind::Share => json!({"type": "number", "max": 1}),

@@ -15,7 +15,7 @@ use crate::options::{
     ENDPOINT, OPENAPI_PATHS, PROTOCOL_PATHS, Scope, closest, codings, default_of, problems,
 };
 use crate::pipeline;
-use crate::read::{boolean, integer, network, number, seconds, text, texts};
+use crate::read::{boolean, bytes, integer, network, number, seconds, text, texts};
 use crate::{AdminAccess, ApiKeys, AppHost, Endpoint, Jwt, Presentation, TlsFiles, jwt, tls};
 
 const DEFAULT_MAX_BUFFERED_BYTES: usize = 1 << 30;
@@ -56,6 +56,10 @@ pub struct Program {
     pub max_connections: Option<usize>,
     /// The time that a connection may be idle between two requests.
     pub keep_alive_timeout: Duration,
+    /// The bytes of memory that all workers together may have; `None`: what the machine has, less a reserve.
+    pub memory_budget: Option<u64>,
+    /// The bytes of memory of each GPU that all workers together may have.
+    pub gpu_memory_budget: Option<u64>,
     /// The memory budget of requests and responses, in bytes.
     pub max_buffered_bytes: usize,
     /// The paths of the built-in routes.
@@ -296,6 +300,8 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
         max_connections: integer(&raw, "max_connections"),
+        memory_budget: raw.get("memory_budget").and_then(bytes),
+        gpu_memory_budget: raw.get("gpu_memory_budget").and_then(bytes),
         keep_alive_timeout: seconds(&raw, "keep_alive_timeout").unwrap_or(DEFAULT_KEEP_ALIVE),
         max_buffered_bytes: integer(&raw, "max_buffered_bytes")
             .unwrap_or(DEFAULT_MAX_BUFFERED_BYTES),

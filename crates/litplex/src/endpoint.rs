@@ -237,6 +237,16 @@ impl Endpoint {
         self.set("keep_alive", time.as_secs_f64())
     }
 
+    /// Keeps every worker in memory, also when another endpoint needs the memory.
+    pub fn pinned(self, is_pinned: bool) -> Self {
+        self.set("pinned", is_pinned)
+    }
+
+    /// The bytes of memory that a worker is expected to need, until one was measured.
+    pub fn memory(self, bytes: u64) -> Self {
+        self.set("memory", bytes)
+    }
+
     /// Requests (or batches) that one worker of a Python model computes at the same time; above 1
     /// for `async` hooks. Default: 64 for `async` hooks, else 1.
     pub fn max_concurrency(self, requests: usize) -> Self {

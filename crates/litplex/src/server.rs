@@ -217,6 +217,18 @@ impl RunServers {
         self.set("max_connections", connections)
     }
 
+    /// The bytes of memory that the workers of all endpoints may have together. Default: what the machine or the
+    /// container has, less a tenth.
+    pub fn memory_budget(self, bytes: u64) -> Self {
+        self.set("memory_budget", bytes)
+    }
+
+    /// The bytes of memory of each GPU that the workers of all endpoints may have together. Default: all of it,
+    /// less a tenth.
+    pub fn gpu_memory_budget(self, bytes: u64) -> Self {
+        self.set("gpu_memory_budget", bytes)
+    }
+
     /// The time that a connection may be idle between two requests; it should be longer than that of a
     /// load balancer in front. Default: 75 s.
     pub fn keep_alive_timeout(self, timeout: Duration) -> Self {

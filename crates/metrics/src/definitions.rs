@@ -165,6 +165,22 @@ metrics! {
         "GPU memory of the worker in this slot, with its child processes and its CUDA context.";
     WORKER_GPU_LIMIT: GAUGE, "litplex_worker_gpu_memory_limit_bytes", ["endpoint" "worker"],
         "GPU memory that the worker of this slot may allocate (`gpu_memory_fraction`).";
+    WORKER_PREDICTED: GAUGE, "litplex_worker_predicted_memory_bytes", ["endpoint"],
+        "Host memory that the next worker of this endpoint is expected to need.";
+    WORKER_LOADS: COUNTER, "litplex_worker_loads_total", ["endpoint"],
+        "Workers that were loaded.";
+    WORKER_LOAD_SECONDS: COUNTER, "litplex_worker_load_seconds_total", ["endpoint"],
+        "Time that the loads of workers took.";
+    EVICTIONS: COUNTER, "litplex_worker_evictions_total", ["endpoint"],
+        "Workers that left memory because others needed it.";
+    NO_ROOM: COUNTER, "litplex_worker_no_room_total", ["endpoint"],
+        "Starts of workers for which there was no room in memory.";
+    RESIDENCY: COUNTER, "litplex_residency_requests_total", ["endpoint" "worker"],
+        "Requests that came while a worker was in memory (`resident`) or none was (`absent`), of endpoints whose number of workers follows the load.";
+    MEMORY_HELD: GAUGE, "litplex_memory_held_bytes", ["place"],
+        "Memory of all workers in this place: as measured, or as predicted while they load.";
+    MEMORY_BUDGET: GAUGE, "litplex_memory_budget_bytes", ["place"],
+        "Memory that all workers together may have in this place (`memory_budget`, `gpu_memory_budget`).";
     GPU_USED: GAUGE, "litplex_gpu_memory_used_bytes", ["gpu" "uuid"],
         "Memory of this GPU in use by all processes.";
     GPU_TOTAL: GAUGE, "litplex_gpu_memory_total_bytes", ["gpu" "uuid"],

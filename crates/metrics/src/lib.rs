@@ -34,7 +34,9 @@ pub use calls::{CallGuard, CallTimes, CallTotals};
 pub use definitions::{Definition, Kind, LATENCY_BOUNDS, METRICS, PROCESS_METRICS, table_markdown};
 pub use distribution::Distribution;
 pub use edge::{Edge, EdgeTotals, LaterEdge, RequestGuard, RequestOutcome, Shed};
-pub use observed::{Observed, ObservedBatches, ObservedGpu, ObservedWorker};
+pub use observed::{
+    Observed, ObservedBatches, ObservedGpu, ObservedPlace, ObservedResidency, ObservedWorker,
+};
 pub use queue::{BatchLimit, Queue};
 pub use stages::StageTimes;
 pub use steps::{StepOutcome, StepTimes};
@@ -193,10 +195,11 @@ impl Metrics {
         &self,
         observed: &[Observed],
         gpus: &[ObservedGpu],
+        places: &[ObservedPlace],
         user: UserFamilies,
     ) -> String {
         let mut families = self.0.registry.gather();
-        families.extend(observed::families(observed, gpus));
+        families.extend(observed::families(observed, gpus, places));
         families.extend(user.0);
         families.retain(|family| !family.get_metric().is_empty());
         families.sort_by(|a, b| a.name().cmp(b.name()));

@@ -30,6 +30,38 @@ pub struct Observed {
     pub batches: Option<ObservedBatches>,
     /// The slots that have had a worker.
     pub slots: Vec<ObservedWorker>,
+    /// The memory of its workers.
+    pub residency: ObservedResidency,
+}
+
+/// The memory of an endpoint's workers, and what has happened to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ObservedResidency {
+    /// The bytes of the host that the next worker is expected to need.
+    pub predicted: u64,
+    /// The number of loads, and their seconds.
+    pub loads: u64,
+    /// The seconds of all loads.
+    pub load_seconds: f64,
+    /// The number of evictions.
+    pub evictions: u64,
+    /// The number of starts without room.
+    pub no_room: u64,
+    /// The number of requests that came while a worker was in memory.
+    pub hits: u64,
+    /// The number of those that came while none was.
+    pub misses: u64,
+}
+
+/// The memory of all workers in one place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedPlace {
+    /// `host`, or `gpu0` and so on.
+    pub place: String,
+    /// The bytes that they have.
+    pub held: u64,
+    /// The bytes that they may have.
+    pub budget: u64,
 }
 
 /// The findings of an endpoint about its batches.
@@ -76,7 +108,15 @@ pub struct ObservedGpu {
 }
 
 /// Returns the families of the observed values.
-pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<MetricFamily> {
+pub(crate) fn families(
+    observed: &[Observed],
+    gpus: &[ObservedGpu],
+    places: &[ObservedPlace],
+) -> Vec<MetricFamily> {
+    let each_place = |definition, value: fn(&ObservedPlace) -> u64| {
+        let metric = |seen: &ObservedPlace| (vec![seen.place.clone()], value(seen) as f64);
+        family(definition, places.iter().map(metric).collect())
+    };
     let each = |definition, value: fn(&Observed) -> Option<f64>| {
         let metrics =
             observed.iter().filter_map(|seen| Some((vec![seen.endpoint.clone()], value(seen)?)));
@@ -136,6 +176,17 @@ pub(crate) fn families(observed: &[Observed], gpus: &[ObservedGpu]) -> Vec<Metri
             };
             seen.slots.iter().filter_map(limit).collect()
         }),
+        each(&d::WORKER_PREDICTED, |seen| Some(seen.residency.predicted as f64)),
+        each(&d::WORKER_LOADS, |seen| Some(seen.residency.loads as f64)),
+        each(&d::WORKER_LOAD_SECONDS, |seen| Some(seen.residency.load_seconds)),
+        each(&d::EVICTIONS, |seen| Some(seen.residency.evictions as f64)),
+        each(&d::NO_ROOM, |seen| Some(seen.residency.no_room as f64)),
+        counts(&d::RESIDENCY, |seen| {
+            let ObservedResidency { hits, misses, .. } = seen.residency;
+            vec![("resident".into(), hits as f64), ("absent".into(), misses as f64)]
+        }),
+        each_place(&d::MEMORY_HELD, |seen| seen.held),
+        each_place(&d::MEMORY_BUDGET, |seen| seen.budget),
         each_gpu(&d::GPU_USED, |seen| Some(seen.used as f64)),
         each_gpu(&d::GPU_TOTAL, |seen| Some(seen.total as f64)),
         each_gpu(&d::GPU_UTILIZATION, |seen| seen.utilization),

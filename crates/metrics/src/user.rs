@@ -311,7 +311,7 @@ mod tests {
 
     /// Returns the lines of the models' metrics.
     async fn lines(user: &UserMetrics) -> Vec<String> {
-        let text = Metrics::new().render(&[], &[], user.read().await);
+        let text = Metrics::new().render(&[], &[], &[], user.read().await);
         text.lines().filter(|line| line.starts_with(PREFIX)).map(str::to_owned).collect()
     }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use litplex_metrics::{
-    BatchLimit, METRICS, Metrics, Observed, ObservedBatches, ObservedGpu, ObservedWorker,
-    PROCESS_METRICS, StepOutcome, UserFamilies, table_markdown,
+    BatchLimit, METRICS, Metrics, Observed, ObservedBatches, ObservedGpu, ObservedPlace,
+    ObservedWorker, PROCESS_METRICS, StepOutcome, UserFamilies, table_markdown,
 };
 
 const BEGIN: &str = "<!-- table -->\n";
@@ -57,7 +57,8 @@ fn the_rendered_metrics_are_those_of_the_table() {
         ..Observed::default()
     };
     let gpu = ObservedGpu { utilization: Some(0.5), ..ObservedGpu::default() };
-    let text = metrics.render(&[observed], &[gpu], UserFamilies::default());
+    let place = ObservedPlace { place: "host".into(), held: 1, budget: 2 };
+    let text = metrics.render(&[observed], &[gpu], &[place], UserFamilies::default());
     let found: BTreeSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let process = PROCESS_METRICS.iter().map(|(name, _)| *name);
@@ -79,7 +80,7 @@ fn the_outcome_of_a_request_is_counted_once() {
     broken.answered(200);
     broken.broke(504);
     let gone = edge.begin();
-    let page = || metrics.render(&[], &[], UserFamilies::default());
+    let page = || metrics.render(&[], &[], &[], UserFamilies::default());
     assert!(page().contains("litplex_inflight_requests{endpoint=\"/a\"} 3\n"));
     drop((whole, broken, gone));
     for line in [

@@ -543,7 +543,7 @@ mod tests {
     /// Returns the current value of this series.
     async fn metric(fixture: &Fixture, series: &str) -> Option<f64> {
         fixture.endpoint.load().await;
-        let text = fixture.metrics.render(&[], &[], UserFamilies::default());
+        let text = fixture.metrics.render(&[], &[], &[], UserFamilies::default());
         let line = text.lines().find(|line| line.starts_with(&format!("{series} ")))?;
         line.rsplit(' ').next()?.parse().ok()
     }

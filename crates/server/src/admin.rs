@@ -141,6 +141,7 @@ impl Admin for AdminHandler {
                 admin_url: self.admin_url.clone(),
                 port: self.port,
                 uptime: self.started.elapsed().as_secs_f64(),
+                memory: now.iter().find_map(|it| it.controls()).map(|it| it.memory.memory_status()),
                 failed_reload: self.fleet.failed(),
                 endpoints,
             }

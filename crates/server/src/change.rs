@@ -302,7 +302,7 @@ impl Fleet {
                 continue;
             }
             let placement = prepared.placements[&label].clone();
-            let size = Size::configured(endpoint, placement.devices.len());
+            let size = Size::configured(endpoint, placement.devices.len()).awake();
             let spec = launcher.spec(endpoint, &EndpointSchema::default(), placement);
             let mut generation = Generation::launch(&spec, None, 1, size);
             let (begin, is_ready) =

@@ -172,7 +172,7 @@ pub(crate) fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> 
 fn want_one_worker(endpoint: &mut Endpoint) {
     endpoint.workers = match endpoint.workers {
         Workers::PerDevice(_) => Workers::PerDevice(1),
-        Workers::Between { max, .. } => Workers::Between { min: 0, max },
+        Workers::Between { max, .. } => Workers::Between { min: 1, max },
     };
 }
 
@@ -184,6 +184,9 @@ fn want_one_worker(endpoint: &mut Endpoint) {
 pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     config.endpoints.iter_mut().for_each(want_one_worker);
+    // All are loaded at once, also those that would take turns when they serve.
+    config.memory_budget = Some(u64::MAX);
+    config.gpu_memory_budget = Some(u64::MAX);
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let telemetry = Telemetry::new();

@@ -21,6 +21,7 @@ use crate::events::reason;
 use crate::fits::Description;
 use crate::generation_spec::GenerationSpec;
 use crate::problem::problem_in_full;
+use crate::residency::Member;
 use crate::size::Size;
 
 /// The state of one endpoint that others read, and the number of workers that they may set.
@@ -40,6 +41,8 @@ pub(crate) struct EndpointControls {
     /// The size that the configuration or an operator has set.
     pub(crate) size: watch::Sender<Size>,
     pub(crate) unwell: UnhealthyCount,
+    /// The memory of its workers.
+    pub(crate) memory: Arc<Member>,
     /// The queue, as the detector of deadlocks among calls knows it.
     pub(crate) watched: WatchedQueue,
     /// The metrics of its requests at the HTTP edge.
@@ -90,11 +93,11 @@ impl EndpointControls {
         let has_other_size = before.config.workers != after.config.workers
             || before.placement.devices != after.placement.devices;
         if has_other_size {
-            return Size::configured(&after.config, after.placement.devices.len());
+            return Size::configured(&after.config, after.placement.devices.len()).awake();
         }
         let limits = self.size.borrow().limits;
         let workers = self.view.wanted().max(1);
-        Size { workers, limits, keep_alive: after.config.keep_alive }
+        Size { workers, limits, keep_alive: after.config.residency.keep_alive }
     }
 
     /// Sets what the endpoint does with requests.
@@ -151,7 +154,12 @@ impl EndpointControls {
 
     /// Returns the state that `litplex ps` shows, with this load of its queue.
     pub(crate) fn status(&self, load: &EndpointLoad) -> EndpointStatus {
-        let problem = problem_in_full(&self.view, &self.unwell);
+        let residency = self.memory.status();
+        let is_waiting = residency.as_ref().is_some_and(|it| it.is_waiting);
+        let problem = problem_in_full(&self.view, &self.unwell).map(|problem| match &*problem {
+            "starting" if is_waiting => "it waits for memory".into(),
+            _ => problem,
+        });
         let (min_workers, max_workers) = match self.workers {
             Workers::PerDevice(_) => (None, None),
             Workers::Between { min, max } => (Some(min), Some(max)),
@@ -179,6 +187,7 @@ impl EndpointControls {
             in_flight: load.in_flight,
             requests: self.edge.ended(),
             batches: self.endpoint.learned().map(|learned| learned.to_string()),
+            residency,
             workers: workers.map(|(slot, state)| self.worker(slot, state, load)).collect(),
             generations: Vec::new(),
             sources: Vec::new(),

@@ -221,7 +221,7 @@ fn numbers_of_workers(endpoint: &Endpoint) -> Rows {
             vec![
                 ("min_workers", min.to_string()),
                 ("max_workers", max.to_string()),
-                ("keep_alive", duration(endpoint.keep_alive)),
+                ("keep_alive", endpoint.residency.keep_alive.to_string()),
             ]
         }
     }
@@ -236,6 +236,9 @@ fn resources(endpoint: &Endpoint) -> Rows {
         ("memory_limit", chosen(*memory_limit, "none")),
         ("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")),
         ("isolate_devices", isolate_devices.to_string()),
+        ("pinned", endpoint.residency.is_pinned.to_string()),
+        ("memory", chosen(endpoint.residency.memory, "as measured")),
+        ("gpu_memory", chosen(endpoint.residency.gpu_memory, "as measured")),
     ]
 }
 

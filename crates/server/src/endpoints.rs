@@ -273,11 +273,20 @@ impl EndpointSet {
         // Bounded by the endpoints: each reports once that it is ready, and failures end the server.
         let (milestones, mut reached) = mpsc::unbounded_channel();
         let generations = self.generations();
+        let mut starting = 0;
         for generations in &generations {
-            let milestones = noted(generations.clone(), milestones.clone());
-            tokio::spawn(follow(generations.live(), None, events.clone(), milestones));
+            let controls = generations.live();
+            let is_asleep = controls.size.borrow().workers == 0;
+            if is_asleep {
+                generations.note_first(GenerationState::Live).await;
+            }
+            starting += usize::from(!is_asleep);
+            let milestones = match is_asleep {
+                true => mpsc::unbounded_channel().0,
+                false => noted(generations.clone(), milestones.clone()),
+            };
+            tokio::spawn(follow(controls, None, events.clone(), milestones));
         }
-        let mut starting = generations.len();
         if let Some(app_host) = &self.app_host {
             starting += 1;
             tokio::spawn(follow_app_host(app_host.clone(), events.clone(), milestones.clone()));

@@ -1,12 +1,13 @@
 //! A generation of an endpoint: a queue of its own, and workers that serve no other queue.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use litplex_calls::{Backend, Lease, Target, WatchedQueue};
-use litplex_config::Endpoint;
+use litplex_config::{Endpoint, Source};
 use litplex_core::Attach;
 use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_endpoint};
-use litplex_supervisor::{Supervisor, supervise};
+use litplex_supervisor::{Supervisor, SupervisorSettings, supervise};
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,10 +16,14 @@ use tracing::Instrument;
 use crate::RustModel;
 use crate::controls::{EndpointControls, kind};
 use crate::dialect_path::CheckedAttach;
-use crate::elastic::follow_load;
+use crate::elastic::{Followed, follow_load};
 use crate::generation_spec::GenerationSpec;
 use crate::launch::launcher;
+use crate::residency::{BudgetedLaunch, Membership, MemoryDemand, name_of};
 use crate::size::Size;
+
+/// The longest time in which a worker that is no longer wanted may finish its jobs.
+const LONGEST_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// One generation. Its workers are killed when it is dropped.
 pub(crate) struct Generation {
@@ -26,6 +31,8 @@ pub(crate) struct Generation {
     pub(crate) supervisor: Supervisor,
     /// The tasks that apply the autoscaler and log the states of workers.
     pub(crate) following: JoinSet<()>,
+    /// Whether it begins without workers.
+    starts_asleep: bool,
     /// Shared with its targets.
     lease: Lease,
 }
@@ -77,8 +84,10 @@ impl Generation {
         watched.set_most_workers(size.most());
         let calls = environment.calls.for_workers(watched.clone());
         let (label, name, device) = (config.label(), &config.identity.name, &devices[0]);
-        endpoint_span(label)
-            .in_scope(|| tracing::info!(name, workers = size.workers, %device, "loading"));
+        endpoint_span(label).in_scope(|| match size.workers {
+            0 => tracing::info!(name, %device, "asleep until its first request"),
+            workers => tracing::info!(name, workers, %device, "loading"),
+        });
         let worker_telemetry = telemetry.for_workers(label);
         let unwell = worker_telemetry.unhealthy.clone();
         let (launch, patience) = launcher(
@@ -90,7 +99,25 @@ impl Generation {
             calls,
             worker_telemetry,
         );
-        let supervisor = supervise(launch, 0, Default::default());
+        let (sizes, starts_asleep) = (watch::Sender::new(size), size.workers == 0);
+        let gpus = devices.iter().map(|device| gpu_index(device.as_str())).collect::<Vec<_>>();
+        let settings = size.residency(config, &gpus);
+        let membership = Membership {
+            label: label.into(),
+            memory_of: name_of(config),
+            gpus,
+            is_measured: matches!(config.source, Source::Python(_)),
+        };
+        let (memory, leaving) = environment.residency.join(membership, settings);
+        let demand = MemoryDemand {
+            label: label.into(),
+            queue: endpoint.clone(),
+            watched: watched.clone(),
+            size: sizes.subscribe(),
+            timeout: config.queue_timeout.unwrap_or(config.timeout),
+        };
+        let launch = Arc::new(BudgetedLaunch { inner: launch, member: memory.clone(), demand });
+        let supervisor = supervise(launch, 0, supervision(config, size));
         let controls = EndpointControls {
             generation: number,
             identity: config.identity.clone(),
@@ -101,7 +128,8 @@ impl Generation {
             endpoint,
             view: supervisor.view(),
             wanted: supervisor.wanted_setter(),
-            size: watch::Sender::new(size),
+            size: sizes,
+            memory: memory.clone(),
             unwell,
             watched,
             edge: edge.clone(),
@@ -109,11 +137,13 @@ impl Generation {
             spec: spec.clone(),
         };
         let mut following = JoinSet::new();
-        let EndpointControls { endpoint, view, wanted, watched, size, .. } = controls.clone();
-        let load = follow_load(endpoint, view, wanted, size.subscribe(), watched);
+        let EndpointControls { endpoint, view, wanted, watched, memory, size, .. } =
+            controls.clone();
+        let followed = Followed { endpoint, view, wanted, watched, memory, config: config.clone() };
+        let load = follow_load(followed, size.subscribe(), leaving);
         following.spawn(load.instrument(endpoint_span(label)));
         let (controls, lease) = (Arc::new(controls), Lease::default());
-        Self { controls, supervisor, following, lease }
+        Self { controls, supervisor, following, starts_asleep, lease }
     }
 
     /// Returns whether no call can use it, now or later. The registry must not have its target.
@@ -138,7 +168,8 @@ impl Generation {
             patience.set(config.timeout, config.chunk_timeout);
         }
         controls.size.send_if_modified(|size| {
-            let before = std::mem::replace(&mut size.keep_alive, config.keep_alive);
+            let keep_alive = config.residency.keep_alive;
+            let before = std::mem::replace(&mut size.keep_alive, keep_alive);
             size.workers = controls.view.wanted();
             before != size.keep_alive
         });
@@ -158,7 +189,8 @@ impl Generation {
             timeout: config.timeout,
             chunk_timeout: config.chunk_timeout,
             cost: config.cost.clone(),
-            waits_for_first_worker: *waits_for_first_worker,
+            // A model that sleeps since the start is loaded by its first request.
+            waits_for_first_worker: *waits_for_first_worker || self.starts_asleep,
             scopes: config.jwt_scopes.clone().unwrap_or_default(),
             metrics: edge.clone(),
             watched: self.controls.watched.clone(),
@@ -167,6 +199,19 @@ impl Generation {
             trial: None,
         }
     }
+}
+
+/// Returns the settings of the supervisor of workers that begin with this size. A model that sleeps at first is
+/// no reason to end the server when it fails. A worker that leaves may finish every request.
+fn supervision(config: &Endpoint, size: Size) -> SupervisorSettings {
+    let settings = SupervisorSettings::default();
+    let grace = settings.grace.max(config.timeout.min(LONGEST_GRACE));
+    SupervisorSettings { grace, give_up: size.workers > 0 }
+}
+
+/// Returns the index of a GPU, by its name such as `cuda:0`.
+fn gpu_index(device: &str) -> Option<usize> {
+    device.strip_prefix("cuda:")?.parse().ok()
 }
 
 fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {

@@ -170,6 +170,8 @@ fn server_options(program: &Program) -> Rows {
         ("http_threads", option(program.http_threads)),
         ("max_connections", option(program.max_connections)),
         ("keep_alive_timeout", format!("{:?}", program.keep_alive_timeout)),
+        ("memory_budget", option(program.memory_budget)),
+        ("gpu_memory_budget", option(program.gpu_memory_budget)),
         ("max_buffered_bytes", program.max_buffered_bytes.to_string()),
         ("healthcheck_path", routes.health.clone()),
         ("livez_path", routes.livez.clone()),

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use crate::log::Log;
 use crate::placement::Placement;
+use crate::residency::ResidencyHandle;
 use crate::spec::RustModel;
 use crate::telemetry::Telemetry;
 use crate::{Error, secrets};
@@ -50,6 +51,8 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) registry: Registry,
     /// The calls of their hooks.
     pub(crate) calls: CallService,
+    /// The memory of all workers.
+    pub(crate) residency: ResidencyHandle,
 }
 
 impl WorkerEnvironment {
@@ -77,6 +80,7 @@ impl WorkerEnvironment {
             patches,
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
+            residency: ResidencyHandle::spawn(config),
         })
     }
 }

@@ -58,6 +58,7 @@ mod placement;
 mod problem;
 mod reload_plan;
 mod requests;
+mod residency;
 mod routes;
 mod running_endpoint;
 mod scrape;

@@ -74,6 +74,7 @@ impl PipelineState {
             in_flight: usize::try_from(self.edge.inflight()).unwrap_or_default(),
             requests: self.edge.ended(),
             batches: None,
+            residency: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),

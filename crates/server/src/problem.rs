@@ -6,7 +6,7 @@ use litplex_workers::UnhealthyCount;
 
 /// Returns why an endpoint cannot serve now, in the words that clients may see.
 pub(crate) fn problem_for_clients(view: &View) -> Option<String> {
-    problem(view, |gone| gone.cause.for_clients().to_owned())
+    problem(view, |gone| gone.for_clients().to_owned())
 }
 
 /// Returns why an endpoint cannot serve now, in full, for operators.

@@ -158,7 +158,7 @@ impl RunningEndpoint {
             identity: config.identity.clone(),
             kind,
             problem: problem_for_clients(view).or_else(|| unhealthy(unwell)),
-            degraded: degraded(&states, |gone| gone.cause.for_clients().to_owned()),
+            degraded: degraded(&states, |gone| gone.for_clients().to_owned()),
             generation: Some(controls.generation),
             failed_generation: failed(&generations.listed()),
             workers_ready: states.iter().filter(|s| matches!(s, SlotState::Ready(_))).count(),

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use litplex_admin::MemoryStatus;
 use litplex_core::{BoxFuture, Cause, Usage};
 use litplex_devices::{Gpu, Gpus, memory_share, used_by};
-use litplex_metrics::{Observed, ObservedBatches, ObservedGpu, ObservedWorker};
+use litplex_metrics::{
+    Observed, ObservedBatches, ObservedGpu, ObservedPlace, ObservedResidency, ObservedWorker,
+};
 use litplex_scheduler::EndpointLoad;
 use litplex_supervisor::{Record, SlotState};
 
@@ -47,13 +50,14 @@ async fn scrape(
         Some(gpus) => gpus.read().await,
         None => Vec::new(),
     };
+    let places = endpoints.first().map(|it| places(&it.memory.memory_status())).unwrap_or_default();
     // Rendered on another thread: no request waits for it.
     let text = tokio::task::spawn_blocking(move || {
         for (observed, controls) in observed.iter_mut().zip(&endpoints) {
             observe_memory(observed, controls, &gpus);
         }
         let gpus: Vec<_> = gpus.into_iter().map(observed_gpu).collect();
-        telemetry.metrics.render(&observed, &gpus, user)
+        telemetry.metrics.render(&observed, &gpus, &places, user)
     });
     text.await.unwrap_or_default()
 }
@@ -76,8 +80,32 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
             size: learned.most_jobs,
             error: learned.error,
         }),
+        residency: residency(controls),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
     }
+}
+
+fn residency(controls: &EndpointControls) -> ObservedResidency {
+    let seen = controls.memory.status().unwrap_or_default();
+    ObservedResidency {
+        predicted: seen.predicted,
+        loads: seen.loads,
+        load_seconds: seen.loading_seconds,
+        evictions: seen.evictions,
+        no_room: seen.refusals,
+        hits: seen.hits,
+        misses: seen.misses,
+    }
+}
+
+fn places(memory: &MemoryStatus) -> Vec<ObservedPlace> {
+    let host = ObservedPlace { place: "host".into(), held: memory.held, budget: memory.budget };
+    let gpus = memory.gpus.iter().map(|gpu| ObservedPlace {
+        place: format!("gpu{}", gpu.index),
+        held: gpu.held,
+        budget: gpu.budget,
+    });
+    [host].into_iter().chain(gpus).collect()
 }
 
 fn restarts(record: &Record, cause: Cause) -> u64 {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use litplex_config::{Endpoint, Workers};
+use litplex_config::{Endpoint, KeepAlive, Source, Workers};
+use litplex_residency::{self as residency, Memory, ResidencySettings};
 use litplex_supervisor::Limits;
 
 /// The number of workers of a generation, until the load changes it within limits.
@@ -12,7 +13,7 @@ pub(crate) struct Size {
     /// The limits of the autoscaler.
     pub(crate) limits: Limits,
     /// The time without requests after which the workers above the least number stop.
-    pub(crate) keep_alive: Duration,
+    pub(crate) keep_alive: KeepAlive,
 }
 
 impl Size {
@@ -22,9 +23,33 @@ impl Size {
             Workers::PerDevice(_) => Limits::exactly(devices),
             Workers::Between { min, max } => Limits { min, max },
         };
-        // An endpoint with `min_workers = 0` starts one worker, so that an error shows at the start
-        // and not at the first request.
-        Self { workers: limits.min.max(1), limits, keep_alive: config.keep_alive }
+        Self { workers: limits.min, limits, keep_alive: config.residency.keep_alive }
+    }
+
+    /// Returns the size with at least one worker, so that an error shows at once and not at the first request.
+    pub(crate) fn awake(self) -> Self {
+        Self { workers: self.workers.max(1), ..self }
+    }
+
+    /// Returns the time without requests until workers stop, for the autoscaler.
+    pub(crate) fn idle(self) -> Duration {
+        self.keep_alive.time().unwrap_or(Duration::MAX)
+    }
+
+    /// Returns the settings of the residency.
+    pub(crate) fn residency(self, config: &Endpoint, gpus: &[Option<usize>]) -> ResidencySettings {
+        let options = &config.residency;
+        ResidencySettings {
+            declared: declared(config, gpus),
+            keep_alive: match self.keep_alive {
+                KeepAlive::Forever => residency::KeepAlive::Forever,
+                // Idle workers are stopped by the autoscaler, which knows the load.
+                KeepAlive::Auto | KeepAlive::For(_) => residency::KeepAlive::Auto,
+            },
+            is_pinned: options.is_pinned,
+            min_workers: self.limits.min,
+            ..ResidencySettings::default()
+        }
     }
 
     /// Returns the size that an operator asks for. Without workers the endpoint sleeps until a request comes.
@@ -40,4 +65,17 @@ impl Size {
     pub(crate) fn most(self) -> usize {
         self.limits.max.max(1)
     }
+}
+
+/// Returns the memory of a worker as declared. A model in Rust is a part of this process: its memory is not
+/// measured, and is none if it is not declared.
+fn declared(config: &Endpoint, gpus: &[Option<usize>]) -> Option<Memory> {
+    let options = &config.residency;
+    let is_process = matches!(config.source, Source::Python(_));
+    if is_process && options.memory.is_none() && options.gpu_memory.is_none() {
+        return None;
+    }
+    let host = Memory::on_host(options.memory.unwrap_or(0));
+    let gpus = gpus.iter().flatten().filter_map(|gpu| Some((*gpu, options.gpu_memory?)));
+    Some(gpus.fold(host, |memory, (gpu, bytes)| memory.with_device(gpu, bytes)))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::LaunchError;
+use litplex_core::{Cause, LaunchError, WorkerExit};
 use litplex_scheduler::Outlook;
 use litplex_supervisor::{Readiness, SlotState, View};
 use litplex_workers::worker_span;
@@ -138,9 +138,11 @@ async fn changed<T>(value: Option<&mut watch::Receiver<T>>) {
 fn outlook(readiness: &Readiness, now: Instant) -> Outlook {
     let within = readiness.wait(now);
     match readiness {
-        Readiness::Down { gone, .. } if within.is_none_or(|within| within > BRIEFLY_DOWN) => {
-            let (reason, retry_after) =
-                (gone.cause.for_clients().into(), within.unwrap_or(BRIEFLY_DOWN));
+        // Without room the requests are told at once how much is missing.
+        Readiness::Down { gone, .. }
+            if gone.cause == Cause::NoRoom || within.is_none_or(|within| within > BRIEFLY_DOWN) =>
+        {
+            let (reason, retry_after) = (gone.for_clients().into(), within.unwrap_or(BRIEFLY_DOWN));
             Outlook::Down { reason, retry_after }
         }
         _ => {
@@ -157,6 +159,10 @@ fn log_state(state: &SlotState) {
             let seconds = after.as_secs_f64();
             tracing::info!("ready after {seconds:.2} s");
         }
+        SlotState::BackingOff { gone: gone @ WorkerExit { cause: Cause::NoRoom, .. }, .. } => {
+            tracing::warn!("not loaded: {gone}");
+        }
+        SlotState::Starting { after: Some(WorkerExit { cause: Cause::NoRoom, .. }), .. } => {}
         SlotState::Starting { after: Some(gone), .. } => {
             tracing::warn!("gone: {gone}; another is starting");
         }

@@ -1,0 +1,198 @@
+//! The handles of the task: the server's, that of a generation, and the claim of a worker that starts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use litplex_admin::{MemoryStatus, ResidencyStatus};
+use litplex_config::Program;
+use litplex_core::Monitor;
+use litplex_residency::{EndpointId, Refusal, ResidencySettings, Usage, WorkerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::budget;
+use super::report::MemoryReport;
+use super::starts::Starts;
+use super::task::ResidencyTask;
+
+/// A handle of the task, cheap to clone. The task ends with its last handle.
+#[derive(Debug, Clone)]
+pub(crate) struct ResidencyHandle {
+    /// Unbounded: each worker and each poll of a load causes a bounded number of messages.
+    messages: mpsc::UnboundedSender<Message>,
+    next: Arc<AtomicUsize>,
+    report: watch::Receiver<MemoryReport>,
+}
+
+/// A message to the task.
+pub(super) enum Message {
+    /// A generation of an endpoint begins.
+    Join(EndpointId, Membership, ResidencySettings, mpsc::UnboundedSender<usize>),
+    /// The settings of a generation have changed.
+    Set(EndpointId, ResidencySettings),
+    /// The generation ends.
+    Leave(EndpointId),
+    /// A worker is to start.
+    Ask(Request, oneshot::Sender<Result<(), Refusal>>),
+    /// A worker that was granted has a process, which can be measured.
+    Loading(WorkerId, Arc<dyn Monitor>),
+    /// A worker is ready.
+    Ready(WorkerId, Option<Arc<dyn Monitor>>),
+    /// A worker has no process any more, or its start was given up.
+    Ended(WorkerId),
+    /// The load of an endpoint.
+    Load(EndpointId, Load),
+}
+
+/// The ask of a worker, with the endpoints that are blocked in calls for it, by label.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Request {
+    pub(super) worker: WorkerId,
+    pub(super) queued: usize,
+    pub(super) chain: Vec<Arc<str>>,
+    pub(super) deadline: Instant,
+}
+
+/// The load of an endpoint since the last report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// The requests that have come.
+    pub(crate) arrivals: u64,
+    /// The requests that wait.
+    pub(crate) queued: usize,
+    /// Whether workers have jobs.
+    pub(crate) usage: Usage,
+}
+
+/// A generation, as the task knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership {
+    /// The label of its endpoint.
+    pub(crate) label: Arc<str>,
+    /// The name under which its starts are remembered.
+    pub(crate) memory_of: String,
+    /// The GPU of each slot, by the index that the endpoint's devices have; slots repeat them.
+    pub(crate) gpus: Vec<Option<usize>>,
+    /// Whether its workers are processes, whose memory can be measured.
+    pub(crate) is_measured: bool,
+}
+
+impl ResidencyHandle {
+    /// Starts the task, with the budget that a program asks for. Needs a runtime.
+    pub(crate) fn spawn(config: &Program) -> Self {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let (publish, report) = watch::channel(MemoryReport::default());
+        let starts = Starts::locate();
+        let devices = budget::Devices::of(config);
+        let budget = budget::on_host(config.memory_budget);
+        tokio::spawn(ResidencyTask::new(budget, devices, starts, publish).run(inbox));
+        Self { messages, next: Arc::default(), report }
+    }
+
+    /// Adds a generation. Returns it, and the slots from which on its workers must leave.
+    pub(crate) fn join(
+        &self,
+        membership: Membership,
+        settings: ResidencySettings,
+    ) -> (Arc<Member>, mpsc::UnboundedReceiver<usize>) {
+        let id = EndpointId(self.next.fetch_add(1, Ordering::Relaxed));
+        // Bounded by the workers: each leaves once.
+        let (leave, leaving) = mpsc::unbounded_channel();
+        let gpus = membership.gpus.clone();
+        self.send(Message::Join(id, membership, settings, leave));
+        (Arc::new(Member { id, gpus, handle: self.clone() }), leaving)
+    }
+
+    fn send(&self, message: Message) {
+        // The task outlives its handles.
+        let _ = self.messages.send(message);
+    }
+}
+
+/// A generation of an endpoint, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Member {
+    id: EndpointId,
+    gpus: Vec<Option<usize>>,
+    handle: ResidencyHandle,
+}
+
+impl Member {
+    /// Returns the GPU of each slot; slots repeat them.
+    pub(crate) fn gpus(&self) -> &[Option<usize>] {
+        &self.gpus
+    }
+
+    /// Changes the settings.
+    pub(crate) fn set(&self, settings: ResidencySettings) {
+        self.handle.send(Message::Set(self.id, settings));
+    }
+
+    /// Reports the load.
+    pub(crate) fn load(&self, load: Load) {
+        self.handle.send(Message::Load(self.id, load));
+    }
+
+    /// Returns the memory of all workers for operators.
+    pub(crate) fn memory_status(&self) -> MemoryStatus {
+        self.handle.report.borrow().status()
+    }
+
+    /// Returns the memory of its workers for operators, as the task last saw it.
+    pub(crate) fn status(&self) -> Option<ResidencyStatus> {
+        self.handle.report.borrow().endpoint_status(self.id)
+    }
+
+    /// Returns the claim of a worker, for which no memory was asked yet.
+    pub(super) fn claim(self: &Arc<Self>, slot: usize) -> Claim {
+        let worker = WorkerId { endpoint: self.id, slot };
+        Claim { worker, member: self.clone() }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.handle.send(Message::Leave(self.id));
+    }
+}
+
+/// The claim of a worker on memory, from its ask until its process is gone. The task learns of its drop.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    worker: WorkerId,
+    member: Arc<Member>,
+}
+
+impl Claim {
+    /// Asks for memory. The answer comes when there is room, or never will be.
+    pub(super) fn ask(
+        &self,
+        queued: usize,
+        chain: Vec<Arc<str>>,
+        deadline: Instant,
+    ) -> oneshot::Receiver<Result<(), Refusal>> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request { worker: self.worker, queued, chain, deadline };
+        self.member.handle.send(Message::Ask(request, reply));
+        answer
+    }
+
+    pub(super) fn loading(&self, monitor: Arc<dyn Monitor>) {
+        self.member.handle.send(Message::Loading(self.worker, monitor));
+    }
+
+    pub(super) fn ready(&self, monitor: Option<Arc<dyn Monitor>>) {
+        self.member.handle.send(Message::Ready(self.worker, monitor));
+    }
+
+    /// Notes that the process is gone.
+    pub(super) fn ended(&self) {
+        self.member.handle.send(Message::Ended(self.worker));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.ended();
+    }
+}

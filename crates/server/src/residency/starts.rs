@@ -1,0 +1,110 @@
+//! The measurements of earlier starts, kept across restarts of the server: a small file for each model, beside
+//! the virtual environments of the cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use litplex_config::{Endpoint, Source};
+use litplex_dirs::Cache;
+use litplex_residency::StartHistory;
+
+/// The directory in the cache.
+const DIRECTORY: &str = "starts";
+
+/// The most models that are remembered.
+const MOST_MODELS: usize = 1000;
+
+/// The files with what was measured of earlier starts; none without a cache.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Starts(Option<PathBuf>);
+
+impl Starts {
+    pub(super) fn locate() -> Self {
+        let place = Cache::locate().ok().and_then(|cache| cache.directory(DIRECTORY).ok());
+        place.iter().for_each(|place| remove_old(place));
+        Self(place)
+    }
+
+    /// Reads what is known of a model. A file that cannot be read is as none.
+    pub(super) fn read(&self, name: &str) -> StartHistory {
+        let text = self.0.as_ref().and_then(|place| fs::read(place.join(name)).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Writes what is known of a model, as a whole: another server may read it.
+    pub(super) fn write(&self, name: &str, history: &StartHistory) {
+        let Some(place) = &self.0 else { return };
+        let Ok(text) = serde_json::to_vec(history) else { return };
+        let draft = place.join(format!(".{name}.{}", std::process::id()));
+        let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, place.join(name)));
+        if let Err(error) = written {
+            let place = place.display();
+            tracing::debug!("the memory of starts is not kept in {place}: {error}");
+        }
+    }
+}
+
+/// Removes the files of models that were not started for the longest time, if there are many.
+fn remove_old(place: &Path) {
+    let files = fs::read_dir(place).into_iter().flatten().flatten();
+    let mut files: Vec<_> = files
+        .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
+        .collect();
+    files.sort();
+    let excess = files.len().saturating_sub(MOST_MODELS);
+    // Another server may have removed it.
+    files[..excess].iter().for_each(|(_, file)| _ = fs::remove_file(file));
+}
+
+/// Returns the name under which the starts of a model are kept: that of its code and of what else decides how
+/// much memory it needs.
+pub(crate) fn name_of(config: &Endpoint) -> String {
+    let model = match &config.source {
+        Source::Python(load) => {
+            let mut load = load.clone();
+            // The file of a pickled instance has another name at each start.
+            load.as_object_mut().and_then(|load| load.remove("file"));
+            load.to_string()
+        }
+        Source::Rust | Source::Pipeline(_) => String::new(),
+    };
+    let parts = [
+        config.cwd.as_deref().map(|it| it.display().to_string()).unwrap_or_default(),
+        config.label().to_owned(),
+        config.identity.name.clone(),
+        model,
+        config.accelerator.clone(),
+        format!("{:?} {:?}", config.python, config.requirements),
+    ];
+    format!("{:016x}.json", fnv1a(parts.join("\n").as_bytes()))
+}
+
+/// FNV-1a: it tells models apart, it does not protect.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let feed = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, feed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use litplex_residency::Memory;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_a_broken_file_is_as_none() {
+        let place = tempfile::tempdir().unwrap();
+        let starts = Starts(Some(place.path().to_owned()));
+        let mut history = StartHistory::default();
+        assert_eq!(starts.read("a.json"), history);
+        history.add(Duration::from_secs(3), Memory::on_host(7));
+        starts.write("a.json", &history);
+        assert_eq!(starts.read("a.json"), history);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft stays");
+        remove_old(place.path());
+        fs::write(place.path().join("a.json"), "{").unwrap();
+        assert_eq!(starts.read("a.json"), StartHistory::default());
+    }
+}

@@ -1,0 +1,383 @@
+//! The task that owns the residency: it takes the messages of generations and workers, and carries out what is
+//! decided.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use litplex_core::Monitor;
+use litplex_residency::{
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Refusal, Residency,
+    StartHistory, WorkerId,
+};
+use litplex_workers::endpoint_span;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::budget::Devices;
+use super::measure::Measured;
+use super::member::{Load, Membership, Message, Request};
+use super::report::{Counts, EndpointMemory, MemoryReport};
+use super::starts::Starts;
+
+/// The memory of a worker of which nothing is known; at most a part of the budget, so that it is no reason to
+/// refuse it.
+const ASSUMED: u64 = 1_000_000_000;
+const ASSUMED_PART: u64 = 4;
+
+/// The time between two measurements of a worker that loads, and of one that is ready.
+const WHILE_LOADING: Duration = Duration::from_millis(250);
+const WHILE_READY: Duration = Duration::from_secs(2);
+
+/// The task.
+pub(super) struct ResidencyTask {
+    residency: Residency,
+    devices: Devices,
+    host: u64,
+    budget: Memory,
+    starts: Starts,
+    members: BTreeMap<EndpointId, JoinedMember>,
+    /// The asks that wait, with the way to answer them.
+    asks: BTreeMap<WorkerId, oneshot::Sender<Result<(), Refusal>>>,
+    /// The workers with a process.
+    measured: BTreeMap<WorkerId, Measured>,
+    /// The workers that are ready and not measured since.
+    is_new: Vec<WorkerId>,
+    measuring: JoinSet<Figure>,
+    counts: BTreeMap<Arc<str>, Counts>,
+    /// Whether the workers have more memory than the budget.
+    is_over: bool,
+    publish: watch::Sender<MemoryReport>,
+}
+
+/// A generation that has joined.
+struct JoinedMember {
+    membership: Membership,
+    leave: mpsc::UnboundedSender<usize>,
+    last_eviction: Option<String>,
+}
+
+/// The result of a measurement.
+enum Figure {
+    /// The memory of a worker; `None` once it has none.
+    Memory(WorkerId, Arc<dyn Monitor>, Option<Memory>),
+    /// The memory of a worker that is gone is back; whether that was seen.
+    Back(WorkerId, bool),
+}
+
+impl ResidencyTask {
+    pub(super) fn new(
+        host: u64,
+        devices: Devices,
+        starts: Starts,
+        publish: watch::Sender<MemoryReport>,
+    ) -> Self {
+        let assumed = Memory::on_host(ASSUMED.min(host / ASSUMED_PART));
+        let patience = Patience { assumed, ..Patience::default() };
+        let budget = Memory::on_host(host);
+        Self {
+            residency: Residency::new(budget.clone(), patience),
+            devices,
+            host,
+            budget,
+            starts,
+            members: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            measured: BTreeMap::new(),
+            is_new: Vec::new(),
+            measuring: JoinSet::new(),
+            counts: BTreeMap::new(),
+            is_over: false,
+            publish,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
+        // Before any ask: the driver says how much there is.
+        self.budget = self.devices.budget(self.host).await;
+        self.tell(Event::Budget(self.budget.clone()));
+        loop {
+            let due = self.residency.next_due(Instant::now());
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                Some(figure) = self.measuring.join_next() => {
+                    // A measurement that panicked is as none.
+                    if let Ok(figure) = figure {
+                        self.note(figure);
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.tell(Event::Tick);
+                }
+            }
+            self.warn_if_over();
+            self.publish();
+        }
+    }
+
+    /// Says once that the workers have more memory than the budget. What may leave does; the others stay, because
+    /// they are pinned or the least that their endpoints have.
+    fn warn_if_over(&mut self) {
+        let held = self.residency.held();
+        let is_over = !held.fits_in(&self.budget);
+        if is_over && !std::mem::replace(&mut self.is_over, is_over) {
+            let budget = &self.budget;
+            tracing::warn!(
+                "all workers have {held}, more than the budget of {budget}: raise `memory_budget`, or let models \
+                 leave (`min_workers = 0`)"
+            );
+        }
+        self.is_over = is_over;
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Join(id, membership, settings, leave) => {
+                let history = self.starts.read(&membership.memory_of);
+                self.residency.set_endpoint(id, settings, history, Instant::now());
+                let member = JoinedMember { membership, leave, last_eviction: None };
+                self.members.insert(id, member);
+            }
+            Message::Set(id, settings) => {
+                let history = StartHistory::default();
+                self.residency.set_endpoint(id, settings, history, Instant::now());
+                self.tell(Event::Tick);
+            }
+            Message::Leave(id) => {
+                let actions = self.residency.remove_endpoint(id, Instant::now());
+                self.members.remove(&id);
+                self.carry_out(actions);
+            }
+            Message::Ask(request, reply) => self.ask(request, reply),
+            Message::Loading(worker, monitor) => self.measure_from_now_on(worker, monitor),
+            Message::Ready(worker, monitor) => self.ready(worker, monitor),
+            Message::Ended(worker) => self.ended(worker),
+            Message::Load(id, load) => self.load(id, load),
+        }
+    }
+
+    fn ask(&mut self, request: Request, reply: oneshot::Sender<Result<(), Refusal>>) {
+        let Request { worker, queued, chain, deadline } = request;
+        // An ask that was answered may be renewed at the same time.
+        if self.residency.has_memory(worker) {
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let is_blocked =
+            |(_, member): &(&EndpointId, &JoinedMember)| chain.contains(&member.membership.label);
+        let callers = self.members.iter().filter(is_blocked).map(|(id, _)| *id);
+        let chain = callers.filter(|id| *id != worker.endpoint).collect();
+        self.asks.insert(worker, reply);
+        self.tell(Event::Ask(Ask { worker, queued, chain, deadline }));
+    }
+
+    fn ready(&mut self, worker: WorkerId, monitor: Option<Arc<dyn Monitor>>) {
+        match monitor {
+            Some(monitor) => {
+                self.is_new.push(worker);
+                self.measure_from_now_on(worker, monitor);
+            }
+            // It is a part of this process, whose memory is not known by model.
+            None => {
+                let declared = self.residency.prediction(worker.endpoint).map(|(memory, _)| memory);
+                self.started(worker, declared.unwrap_or_default());
+            }
+        }
+    }
+
+    fn started(&mut self, worker: WorkerId, memory: Memory) {
+        let before = self.residency.history(worker.endpoint).cloned();
+        self.tell(Event::Started(worker, memory));
+        let after = self.residency.history(worker.endpoint);
+        if let (Some(member), Some(history), true) =
+            (self.members.get(&worker.endpoint), after, before.as_ref() != after)
+        {
+            let counts = self.counts.entry(member.membership.label.clone()).or_default();
+            counts.loads += 1;
+            counts.load_seconds += history.last_time().unwrap_or_default().as_secs_f64();
+        }
+        self.remember(worker.endpoint);
+    }
+
+    /// Writes what is known of the starts of a model.
+    fn remember(&self, id: EndpointId) {
+        let Some(member) = self.members.get(&id).filter(|it| it.membership.is_measured) else {
+            return;
+        };
+        let Some(history) = self.residency.history(id).cloned() else { return };
+        let (starts, name) = (self.starts.clone(), member.membership.memory_of.clone());
+        spawn_blocking(move || starts.write(&name, &history));
+    }
+
+    /// Notes that a worker has no process, or that its start was given up before its grant.
+    fn ended(&mut self, worker: WorkerId) {
+        if self.asks.remove(&worker).is_some() {
+            return self.tell(Event::Withdraw(worker));
+        }
+        self.is_new.retain(|it| *it != worker);
+        self.tell(Event::Gone(worker));
+        match self.measured.remove(&worker) {
+            Some(measured) => {
+                self.remember(worker.endpoint);
+                self.measuring.spawn(async move { Figure::Back(worker, measured.back().await) });
+            }
+            None => self.tell(Event::MemoryBack(worker)),
+        }
+    }
+
+    fn load(&mut self, id: EndpointId, load: Load) {
+        let Load { arrivals, queued, usage } = load;
+        if let (Some(member), 1..) = (self.members.get(&id), arrivals) {
+            let counts = self.counts.entry(member.membership.label.clone()).or_default();
+            let is_hit = self.residency.has_resident(id);
+            *(if is_hit { &mut counts.hits } else { &mut counts.misses }) += arrivals;
+            self.tell(Event::Arrivals(id, arrivals));
+        }
+        self.tell(Event::Queued(id, queued));
+        self.tell(Event::Usage(id, usage));
+    }
+
+    fn measure_from_now_on(&mut self, worker: WorkerId, monitor: Arc<dyn Monitor>) {
+        let Some(member) = self.members.get(&worker.endpoint) else { return };
+        let gpus = &member.membership.gpus;
+        let gpu = gpus.get(worker.slot % gpus.len().max(1)).copied().flatten();
+        let measured = Measured { monitor, gpu, driver: self.devices.driver() };
+        self.measured.insert(worker, measured.clone());
+        self.measure(worker, measured, Duration::ZERO);
+    }
+
+    fn measure(&mut self, worker: WorkerId, measured: Measured, after: Duration) {
+        self.measuring.spawn(async move {
+            sleep(after).await;
+            let memory = measured.memory().await;
+            Figure::Memory(worker, measured.monitor, memory)
+        });
+    }
+
+    fn note(&mut self, figure: Figure) {
+        match figure {
+            Figure::Back(worker, was_seen) => {
+                if !was_seen {
+                    tracing::warn!(
+                        slot = worker.slot,
+                        "the memory of a worker that is gone is still in use; it counts as free"
+                    );
+                }
+                self.tell(Event::MemoryBack(worker));
+            }
+            Figure::Memory(worker, monitor, memory) => {
+                // Of the worker before it in this slot, or of the same before it was ready.
+                let measured = self.measured.get(&worker);
+                let Some(measured) = measured.filter(|it| Arc::ptr_eq(&it.monitor, &monitor))
+                else {
+                    return;
+                };
+                let measured = measured.clone();
+                let was_new = self.is_new.len();
+                self.is_new.retain(|it| *it != worker);
+                match memory {
+                    Some(memory) if self.is_new.len() < was_new => self.started(worker, memory),
+                    Some(memory) => self.tell(Event::Measured(worker, memory)),
+                    // Its end is reported next.
+                    None => return,
+                }
+                let is_ready = self.residency.is_resident(worker);
+                let after = if is_ready { WHILE_READY } else { WHILE_LOADING };
+                self.measure(worker, measured, after);
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let actions = self.residency.handle(event, Instant::now());
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Grant(worker) => self.answer(worker, Ok(())),
+                Action::Evict { worker, cause } => self.evict(worker, cause),
+                Action::Sleep(worker) => self.leave(worker),
+                Action::Refuse(refusal) => {
+                    if let Some(member) = self.members.get(&refusal.worker.endpoint) {
+                        let label = member.membership.label.clone();
+                        self.counts.entry(label).or_default().refusals += 1;
+                    }
+                    self.answer(refusal.worker, Err(refusal));
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, worker: WorkerId, answer: Result<(), Refusal>) {
+        if let Some(reply) = self.asks.remove(&worker) {
+            // A launch that was given up reports its end.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn evict(&mut self, worker: WorkerId, cause: EvictionCause) {
+        let cause = match cause {
+            EvictionCause::For { newcomer, .. } => {
+                let newcomer = self.members.get(&newcomer.endpoint);
+                let label = newcomer.map_or("another endpoint", |it| &*it.membership.label);
+                format!("for `{label}`")
+            }
+            EvictionCause::OverBudget => {
+                "because the workers had more memory than the budget".to_owned()
+            }
+            EvictionCause::Removed => return self.leave(worker),
+        };
+        let held = self.residency.held();
+        if let Some(member) = self.members.get_mut(&worker.endpoint) {
+            let label = member.membership.label.clone();
+            let budget = &self.budget;
+            endpoint_span(&label).in_scope(|| {
+                let slot = worker.slot;
+                tracing::info!(slot, "evicted {cause}; all workers have {held} of {budget}");
+            });
+            member.last_eviction = Some(cause);
+            self.counts.entry(label).or_default().evictions += 1;
+        }
+        self.leave(worker);
+    }
+
+    /// Tells the owner of a worker's slot that it must leave.
+    fn leave(&self, worker: WorkerId) {
+        if let Some(member) = self.members.get(&worker.endpoint) {
+            // A generation that ends stops its workers itself.
+            let _ = member.leave.send(worker.slot);
+        }
+    }
+
+    fn publish(&self) {
+        let endpoints = self.members.iter().filter_map(|(id, member)| {
+            let (predicted, reload) = self.residency.prediction(*id)?;
+            let memory = EndpointMemory {
+                label: member.membership.label.clone(),
+                predicted,
+                is_measured: self.residency.history(*id).is_some_and(|it| it.memory().is_some()),
+                reload,
+                is_waiting: self.asks.keys().any(|worker| worker.endpoint == *id),
+                last_eviction: member.last_eviction.clone(),
+            };
+            Some((*id, memory))
+        });
+        let report = MemoryReport {
+            budget: self.budget.clone(),
+            held: self.residency.held(),
+            endpoints: endpoints.collect(),
+            counts: self.counts.clone(),
+        };
+        self.publish.send_if_modified(|published| {
+            let has_changed = *published != report;
+            *published = report;
+            has_changed
+        });
+    }
+}
