@@ -175,7 +175,8 @@ def test_a_model_that_cannot_be_loaded_does_not_end_the_server(serve):
 
 
 def test_a_worker_that_is_killed_gives_its_memory_back(serve):
-    server = serve(program([(path, "Model()", COLD) for path in ("/a", "/b", "/c")]))
+    of = f"{COLD}, memory='140MB'"
+    server = serve(program([(path, "Model()", of) for path in ("/a", "/b", "/c")]))
     for path in ("/a", "/b"):
         assert server.post(path, json=1).status_code == 200
     for worker in server.workers():
@@ -184,6 +185,36 @@ def test_a_worker_that_is_killed_gives_its_memory_back(serve):
         wait_until(lambda path=path: server.post(path, json=1).status_code == 200)
         size, budget = held(server)
         assert size <= budget
+    assert server.stop() == 0
+
+
+def test_an_operator_sees_what_fits_and_whether_a_model_comes_back(serve, runtime, litplex):
+    random = MODEL.replace("[x, self", "[time.monotonic(), self")
+    rest = SERVER.removeprefix(MODEL)
+    servers = [(path, "Model()", COLD) for path in ("/a", "/b", "/c")]
+    text = "".join(f"ls.LitServer({model}, path='{path}', {of}), " for path, model, of in servers)
+    server = serve(MODEL + rest.format(servers=text, options=""), env=runtime)
+    status, out, err = litplex("validate", "/a", "[1]")
+    assert (status, err) == (0, ""), err
+    assert re.search(r"load +\S+ +\+1\d\d\.\d MB\n", out), out
+    assert re.search(r"unload +\S+ +-1\d\d\.\d MB +its memory is back", out), out
+    assert "the same answers" in out
+    status, out, _ = litplex("validate", "/a")
+    assert status == 2, "it has no example"
+    for path in ("/a", "/b"):
+        assert server.post(path, json=1).status_code == 200
+    status, out, err = litplex("fit")
+    assert (status, err) == (0, ""), err
+    assert re.search(r"memory: \S+ MB of 300\.0 MB; one worker of each needs", out), out
+    assert re.search(r"/a +\S+ MB +measured .*is in memory", out), out
+    assert re.search(r"/c .*(in the place of /[ab]|beside the others|waits)", out), out
+    plan = json.loads(litplex("fit", "--json")[1])
+    assert [each["endpoint"] for each in plan["endpoints"]] == ["/a", "/b", "/c"]
+    assert server.stop() == 0
+    server = serve(random + rest.format(servers=text, options=""), env=runtime)
+    status, out, err = litplex("validate", "/b", "[1]")
+    assert (status, "the answers differ" in out) == (1, True)
+    assert "randomness" in err
     assert server.stop() == 0
 
 

@@ -28,9 +28,9 @@ use crate::requests::{RecentRequests, RequestDetails};
 use crate::run_dir::run_dirs;
 use crate::socket;
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
-    Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Upgrade, Upgraded,
-    WorkerCount,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, MemoryPlan, Mode,
+    ProgramReloaded, Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Status, Upgrade,
+    Upgraded, WorkerCount,
 };
 
 /// The time that a server may take to respond.
@@ -248,6 +248,14 @@ impl Client {
     /// See [`AskError`].
     pub fn keys(&self) -> Result<KeyHolders, AskError> {
         self.get("/v1/keys")
+    }
+
+    /// Returns the memory of all workers, and what a request for each endpoint would lead to.
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub fn memory(&self) -> Result<MemoryPlan, AskError> {
+        self.get("/v1/memory")
     }
 
     /// Returns the options of the server and its endpoints.

@@ -53,7 +53,8 @@ pub use socket::AdminSocket;
 pub use status::{
     ComparedAnswers, EndpointGenerations, EndpointMode, EndpointReloaded, EndpointStatus,
     FailedReload, GenerationState, GenerationStatus, GpuBudget, GpuStatus, LastLine, LogLevel,
-    MemoryStatus, Mode, NextSwap, PlannedChange, PlannedEndpoint, PlannedOption, ProgramReloaded,
-    Reload, ReloadPlan, ReloadProgram, Reloaded, ResidencyStatus, Rollback, Scale, Scaled, Status,
-    Swap, Upgrade, UpgradeState, Upgraded, WorkerCount, WorkerStatus,
+    MemoryPlan, MemoryStatus, Mode, NextLoad, NextSwap, PlannedChange, PlannedEndpoint,
+    PlannedMemory, PlannedOption, ProgramReloaded, Reload, ReloadPlan, ReloadProgram, Reloaded,
+    ResidencyStatus, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState, Upgraded,
+    WorkerCount, WorkerStatus,
 };

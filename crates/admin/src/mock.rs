@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use crate::{
     Admin, Buckets, CallGraph, Configuration, EndpointBatches, EndpointGenerations,
     EndpointHistory, EndpointMode, EndpointReloaded, EndpointStatus, Event, Feed, FeedLimits,
-    GenerationState, HistoryQuery, KeyHolders, Load, LogLevel, Mode, NextSwap, PlannedChange,
-    PlannedEndpoint, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, ReloadPlan, Reloaded,
-    RequestDetails, RequestQuery, Scaled, Status, Swap, Upgraded, WorkerCount,
+    GenerationState, HistoryQuery, KeyHolders, Load, LogLevel, MemoryPlan, MemoryStatus, Mode,
+    NextSwap, PlannedChange, PlannedEndpoint, ProgramReloaded, RecentRequests, Refusal,
+    ReloadOptions, ReloadPlan, Reloaded, RequestDetails, RequestQuery, Scaled, Status, Swap,
+    Upgraded, WorkerCount,
 };
 
 /// A server with one endpoint, `/embed`, which may have one to eight workers.
@@ -207,6 +208,11 @@ impl Admin for MockAdmin {
             costs: None,
         });
         Box::pin(ready(batches))
+    }
+
+    fn memory(&self) -> BoxFuture<'_, MemoryPlan> {
+        let memory = MemoryStatus { held: 1, budget: 2, gpus: Vec::new() };
+        Box::pin(ready(MemoryPlan { memory, endpoints: Vec::new() }))
     }
 
     fn graph(&self) -> BoxFuture<'_, CallGraph> {

@@ -13,8 +13,8 @@ use crate::history::{EndpointHistory, HistoryQuery, Load};
 use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, Mode, ProgramReloaded, Reloaded,
-    Scaled, Status, Swap, Upgraded, WorkerCount,
+    EndpointGenerations, EndpointMode, EndpointStatus, LogLevel, MemoryPlan, Mode, ProgramReloaded,
+    Reloaded, Scaled, Status, Swap, Upgraded, WorkerCount,
 };
 
 /// The operations of a server. A reference to an endpoint is its path, its name or an alias.
@@ -81,6 +81,8 @@ pub trait Admin: Send + Sync {
     /// Returns the batches of an endpoint since the start.
     fn batches(&self, endpoint: String) -> BoxFuture<'_, Result<EndpointBatches, Refusal>>;
 
+    /// Returns the memory of all workers, and what a request for each endpoint would lead to.
+    fn memory(&self) -> BoxFuture<'_, MemoryPlan>;
     /// Returns the graph of the calls between endpoints, with those of the last minute.
     fn graph(&self) -> BoxFuture<'_, CallGraph>;
 

@@ -33,9 +33,9 @@ use crate::inventory::{CallGraph, Configuration, EndpointBatches, KeyHolders};
 use crate::operations::{Admin, Refusal, RefusalKind, ReloadOptions};
 use crate::requests::{RecentRequests, RequestDetails, RequestQuery};
 use crate::status::{
-    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, Mode, ProgramReloaded,
-    Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Session, Status, Upgrade, Upgraded,
-    WorkerCount,
+    EndpointGenerations, EndpointMode, EndpointStatus, ErrorBody, LogLevel, MemoryPlan, Mode,
+    ProgramReloaded, Reload, ReloadProgram, Reloaded, Rollback, Scale, Scaled, Session, Status,
+    Upgrade, Upgraded, WorkerCount,
 };
 
 /// The most workers of an endpoint.
@@ -143,6 +143,7 @@ fn documented() -> OpenApiRouter<Arc<dyn Admin>> {
         .routes(routes!(load))
         .routes(routes!(history))
         .routes(routes!(batches))
+        .routes(routes!(memory))
         .routes(routes!(graph))
         .routes(routes!(keys))
         .routes(routes!(configuration))
@@ -437,6 +438,12 @@ async fn batches(
     Path(endpoint): Path<String>,
 ) -> Result<Json<EndpointBatches>, Refusal> {
     admin.batches(endpoint).await.map(Json)
+}
+
+/// Returns the memory of all workers, and what a request for each endpoint would lead to now.
+#[utoipa::path(get, path = "/v1/memory", responses((status = OK, body = MemoryPlan)))]
+async fn memory(State(admin): Operations) -> Json<MemoryPlan> {
+    Json(admin.memory().await)
 }
 
 /// Returns the graph of the calls between endpoints: those that are declared, and those of the last minute.

@@ -86,7 +86,7 @@ pub struct EndpointStatus {
 }
 
 /// The memory of all workers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryStatus {
     /// The bytes of the host that all workers together have: as measured, or as predicted while they load.
     pub held: u64,
@@ -106,6 +106,60 @@ pub struct GpuBudget {
     pub held: u64,
     /// The bytes that they may have (`gpu_memory_budget`).
     pub budget: u64,
+}
+
+/// The memory of all workers, and what a request for each endpoint would lead to now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryPlan {
+    /// The memory of all workers.
+    pub memory: MemoryStatus,
+    /// The endpoints with workers, in the order of their starts.
+    pub endpoints: Vec<PlannedMemory>,
+}
+
+/// The memory of an endpoint, and what a request for it would lead to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PlannedMemory {
+    /// The path of the endpoint, or its name where endpoints share the path.
+    pub endpoint: String,
+    /// The bytes of the host that a worker is expected to need.
+    pub needs: u64,
+    /// The bytes of GPU memory that a worker is expected to need.
+    pub needs_gpu: u64,
+    /// Whether that was measured at an earlier start. Otherwise it is declared (`memory`) or assumed.
+    pub is_measured: bool,
+    /// The seconds that a worker is expected to take to load.
+    pub load_seconds: f64,
+    /// The bytes of the host that its workers have.
+    pub held: u64,
+    /// The bytes of GPU memory that its workers have.
+    pub held_gpu: u64,
+    /// Whether workers of it never leave for others (`min_workers`, `pinned`).
+    pub stays: bool,
+    /// The consequence of a request.
+    pub next: NextLoad,
+    /// The endpoints of which workers would leave for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evicts: Vec<String>,
+    /// The reason why it never fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The consequence of a request for an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NextLoad {
+    /// A worker is in memory.
+    InMemory,
+    /// A worker fits beside all others.
+    Fits,
+    /// Workers of others leave for it.
+    Evicts,
+    /// No worker that may leave frees enough now.
+    Waits,
+    /// A worker never fits beside what must stay.
+    Never,
 }
 
 /// The memory of an endpoint's workers, and what was given up for it.

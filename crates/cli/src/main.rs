@@ -7,6 +7,7 @@ mod development;
 mod env;
 mod events;
 mod failure;
+mod fit;
 mod generations;
 mod import;
 mod init;
@@ -28,6 +29,7 @@ mod table;
 mod top;
 mod trace;
 mod upgrade;
+mod validate;
 mod wrong;
 
 use std::ffi::OsString;
@@ -108,6 +110,10 @@ enum Verb {
     Ps(ps::Ps),
     /// Show the load of the endpoints, live, and why one is slow
     Top(top::Top),
+    /// Show which models fit into memory together, and which one leaves for which
+    Fit(fit::Fit),
+    /// Load a model, call it, unload it, and call it again: is its memory back, and is its answer the same?
+    Validate(validate::Validate),
     /// Set the number of an endpoint's workers, while it serves
     Scale(scale::Scale),
     /// Apply what has changed in the program, or replace the workers of an endpoint, while it serves
@@ -257,6 +263,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Verb::Serve(serve) => run_serve(serve),
         Verb::Check(check) => run_check(&check),
         Verb::Init(init) => init::run(&init),
+        Verb::Fit(fit) => fit::run(&fit),
+        Verb::Validate(validate) => validate::run(&validate),
         Verb::Call(call) => call::run(&call),
         Verb::Key(key) => key::run(&key),
         Verb::Ps(ps) => ps::run(&ps),
@@ -441,9 +449,11 @@ mod tests {
         ["serve", "check", "init", "call", "key", "import", "env", "completions"];
 
     /// The verbs for running servers, each with the operations of the admin API that it uses.
-    const REMOTE: [(&str, &[&str]); 19] = [
+    const REMOTE: [(&str, &[&str]); 21] = [
         ("ps", &["get /v1/server"]),
         ("top", &["get /v1/load"]),
+        ("fit", &["get /v1/memory"]),
+        ("validate", &["get /v1/endpoints/{endpoint}"]),
         ("scale", &["post /v1/endpoints/{endpoint}/scale"]),
         ("reload", &["post /v1/endpoints/{endpoint}/reload", "post /v1/reload"]),
         ("promote", &["post /v1/endpoints/{endpoint}/promote"]),
@@ -464,8 +474,7 @@ mod tests {
     ];
 
     /// The operations without a verb: `ps` shows all endpoints, and the others are for the dashboard.
-    const WITHOUT_VERB: [&str; 7] = [
-        "get /v1/endpoints/{endpoint}",
+    const WITHOUT_VERB: [&str; 6] = [
         "get /v1/endpoints/{endpoint}/batches",
         "get /v1/endpoints/{endpoint}/openapi",
         "get /v1/graph",

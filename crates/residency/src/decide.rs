@@ -132,7 +132,7 @@ impl Residency {
 
     /// Returns the workers to evict. None of the core leaves if the others would free enough: an ask that
     /// is not urgent waits while these load, are busy, or have not served yet.
-    fn victims(
+    pub(crate) fn victims(
         &self,
         newcomer: EndpointId,
         short: &Memory,
@@ -183,7 +183,12 @@ impl Residency {
         actions
     }
 
-    fn refusal(&self, waiting: &Waiting, reason: RefusalReason, taken: Memory) -> Refusal {
+    pub(crate) fn refusal(
+        &self,
+        waiting: &Waiting,
+        reason: RefusalReason,
+        taken: Memory,
+    ) -> Refusal {
         let worker = waiting.ask.worker;
         let reload = self.reload(worker.endpoint);
         let retry_after = (reason != RefusalReason::TooLarge).then_some(reload);

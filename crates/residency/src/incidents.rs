@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Refusal,
+    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Plan, Refusal,
     RefusalReason, Residency, ResidencySettings, StartHistory, Usage, WorkerId,
 };
 
@@ -382,4 +382,22 @@ fn a_lower_budget_shrinks_to_it_and_spares_what_is_busy() {
     bench.usage(0, Usage::Busy);
     assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(2)))), [2, 1]);
     assert_eq!(evicted(&bench.tell(Event::Budget(gigabytes(1)))), [0]);
+}
+
+#[test]
+fn a_plan_says_what_a_request_would_lead_to_and_changes_nothing() {
+    let mut bench = Bench::new(4, &[2, 2, 2, 5]);
+    bench.load(0, 0);
+    let plan = |bench: &Bench, id| bench.residency.plan(EndpointId(id), bench.now).unwrap();
+    assert_eq!(plan(&bench, 0), Plan::Resident);
+    assert_eq!(plan(&bench, 1), Plan::Fits);
+    bench.load(1, 0);
+    bench.now += Duration::from_secs(5);
+    assert!(matches!(plan(&bench, 2), Plan::Evicts(ids) if ids.len() == 1));
+    let Plan::Never(refusal) = plan(&bench, 3) else { panic!("5 GB of 4") };
+    assert_eq!(refusal.need, gigabytes(5));
+    assert!(
+        bench.residency.has_resident(EndpointId(0)) && bench.residency.has_resident(EndpointId(1))
+    );
+    assert!(bench.residency.plan(EndpointId(9), bench.now).is_none());
 }

@@ -60,6 +60,7 @@ mod endpoint;
 mod event;
 mod history;
 mod memory;
+mod plan;
 mod price;
 mod rate;
 mod residency;
@@ -72,6 +73,7 @@ pub use event::{
 };
 pub use history::StartHistory;
 pub use memory::{Memory, Place};
+pub use plan::Plan;
 pub use residency::Residency;
 pub use settings::{KeepAlive, Patience, ResidencySettings};
 

@@ -94,6 +94,17 @@ impl Residency {
         self.workers.get(&worker).is_some_and(Worker::is_resident)
     }
 
+    /// Returns the memory that the workers of an endpoint have, those that load or leave included.
+    pub fn held_by(&self, id: EndpointId) -> Memory {
+        self.workers_of(id).map(|(_, worker)| &worker.memory).collect()
+    }
+
+    /// Returns whether workers of an endpoint never leave for others.
+    pub fn stays(&self, id: EndpointId) -> bool {
+        let settings = self.endpoints.get(&id).map(|it| &it.settings);
+        settings.is_some_and(|it| it.is_pinned || it.min_workers > 0)
+    }
+
     /// Returns whether a worker has memory, from its grant until it leaves.
     pub fn has_memory(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|worker| !worker.is_leaving())

@@ -9,8 +9,8 @@ use axum::http::{Request, Response};
 use litplex_admin::{
     Admin, CallGraph, Configuration, EndpointBatches, EndpointGenerations, EndpointHistory,
     EndpointMode, EndpointStatus, Event, EventKind, Feed, HistoryQuery, KeyHolders, Load, LogLevel,
-    Mode, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, Reloaded, RequestDetails,
-    RequestQuery, Scaled, Status, Upgraded, WorkerCount,
+    MemoryPlan, Mode, ProgramReloaded, RecentRequests, Refusal, ReloadOptions, Reloaded,
+    RequestDetails, RequestQuery, Scaled, Status, Upgraded, WorkerCount,
 };
 use litplex_config::Workers;
 use litplex_core::{BoxFuture, Identity};
@@ -253,6 +253,16 @@ impl Admin for AdminHandler {
             // The queue flushes what it has observed when it is asked for its load.
             controls.endpoint.load().await;
             Ok(inventory::batches(controls.label(), self.metrics.batches(controls.label())))
+        })
+    }
+
+    fn memory(&self) -> BoxFuture<'_, MemoryPlan> {
+        Box::pin(async {
+            let member = self.endpoints().iter().find_map(|it| it.controls());
+            match member {
+                Some(controls) => controls.memory.plan().await,
+                None => MemoryPlan::default(),
+            }
         })
     }
 

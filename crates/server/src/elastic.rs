@@ -51,12 +51,15 @@ pub(crate) async fn follow_load(
             _ = polls.tick(), if !is_fixed => {}
             Ok(()) = size.changed() => size.mark_changed(),
             Some(slot) = leaving.recv() => {
+                // Requests that were answered since the last poll do not wake it again.
+                followed.observe(&mut scaler).await;
                 scaler.lower(slot);
                 followed.wanted.set(followed.view.wanted().min(slot));
             }
         }
         begins |= followed.view.readiness() == Readiness::Ready;
         if size.has_changed().unwrap_or(false) {
+            followed.observe(&mut scaler).await;
             let size = *size.borrow_and_update();
             scaler.set(size.limits, size.workers, size.idle());
             let settings = size.residency(&followed.config, followed.memory.gpus());
@@ -78,6 +81,12 @@ pub(crate) async fn follow_load(
 }
 
 impl Followed {
+    /// Lets the autoscaler see the jobs that have come so far.
+    async fn observe(&self, scaler: &mut Autoscaler) {
+        let load = self.endpoint.load().await;
+        scaler.decide(&demand(&load, &self.view, 0), Instant::now());
+    }
+
     /// Sets the number of workers that the load asks for.
     fn scale(&self, scaler: &mut Autoscaler, load: &EndpointLoad, size: Size) {
         let before = scaler.wanted();

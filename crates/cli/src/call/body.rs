@@ -28,7 +28,7 @@ pub(crate) struct File {
 }
 
 /// The body of a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) content_type: String,
     pub(crate) bytes: Vec<u8>,

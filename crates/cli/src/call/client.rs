@@ -28,7 +28,7 @@ const MAX_DESCRIPTION: u64 = 64 << 20;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The settings of the client.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct ClientArgs {
     /// A header of the request, such as 'X-Tenant: a'; a Content-Type sends the input unchanged
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
@@ -48,6 +48,13 @@ pub(crate) struct ClientArgs {
     /// Do not check the server's certificate
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
+}
+
+impl ClientArgs {
+    /// Returns the settings of a client whose requests may take this long.
+    pub(super) fn within(limit: Duration) -> Self {
+        Self { timeout: Some(limit), ..Self::default() }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod events;
+mod example;
 mod picture;
 mod schema;
 mod show;
@@ -21,6 +22,7 @@ use ureq::http::{HeaderMap, StatusCode};
 
 use self::body::{Body, File, Input};
 use self::client::{Client, ClientArgs};
+pub(crate) use self::example::{Example, ExampleClient};
 use self::schema::Operation;
 use self::show::{Arriving, How, read, reason, show};
 use crate::say::printable;

@@ -46,6 +46,16 @@ impl Operation {
         !self.contents.is_empty()
     }
 
+    /// Returns the first example of a JSON body.
+    pub(crate) fn example(&self) -> Option<&Value> {
+        let content = self.contents.get("application/json")?;
+        content
+            .get("example")
+            .or_else(|| content.get("examples")?.as_object()?.values().next()?.get("value"))
+            .or_else(|| content.pointer("/schema/example"))
+            .or_else(|| content.pointer("/schema/examples/0"))
+    }
+
     /// Returns the schema of JSON bodies.
     pub(crate) fn json(&self) -> Option<Schema<'_>> {
         let is_json = |name: &str| name == "application/json" || name.ends_with("+json");

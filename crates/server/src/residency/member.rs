@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use litplex_admin::{MemoryStatus, ResidencyStatus};
+use litplex_admin::{MemoryPlan, MemoryStatus, PlannedMemory, ResidencyStatus};
 use litplex_config::Program;
 use litplex_core::Monitor;
 use litplex_residency::{EndpointId, Refusal, ResidencySettings, Usage, WorkerId};
@@ -42,6 +42,8 @@ pub(super) enum Message {
     Ended(WorkerId),
     /// The load of an endpoint.
     Load(EndpointId, Load),
+    /// An operator asks what a request for each endpoint would lead to.
+    Plan(oneshot::Sender<Vec<PlannedMemory>>),
 }
 
 /// The ask of a worker, with the endpoints that are blocked in calls for it, by label.
@@ -136,6 +138,13 @@ impl Member {
     /// Returns the memory of all workers for operators.
     pub(crate) fn memory_status(&self) -> MemoryStatus {
         self.handle.report.borrow().status()
+    }
+
+    /// Returns what a request for each endpoint would lead to.
+    pub(crate) async fn plan(&self) -> MemoryPlan {
+        let (reply, answer) = oneshot::channel();
+        self.handle.send(Message::Plan(reply));
+        MemoryPlan { memory: self.memory_status(), endpoints: answer.await.unwrap_or_default() }
     }
 
     /// Returns the memory of its workers for operators, as the task last saw it.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litplex_admin::{NextLoad, PlannedMemory};
 use litplex_core::Monitor;
 use litplex_residency::{
-    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Refusal, Residency,
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Plan, Refusal, Residency,
     StartHistory, WorkerId,
 };
 use litplex_workers::endpoint_span;
@@ -157,7 +158,45 @@ impl ResidencyTask {
             Message::Ready(worker, monitor) => self.ready(worker, monitor),
             Message::Ended(worker) => self.ended(worker),
             Message::Load(id, load) => self.load(id, load),
+            // The operator may have left.
+            Message::Plan(reply) => drop(reply.send(self.plan())),
         }
+    }
+
+    /// Returns what a request for each endpoint would lead to now.
+    fn plan(&self) -> Vec<PlannedMemory> {
+        let now = Instant::now();
+        let planned = self.members.iter().filter_map(|(id, member)| {
+            let plan = self.residency.plan(*id, now)?;
+            let (predicted, reload) = self.residency.prediction(*id)?;
+            let label = |id: &EndpointId| Some(self.members.get(id)?.membership.label.to_string());
+            let (evicts, reason) = match &plan {
+                Plan::Evicts(ids) => (ids.iter().filter_map(label).collect(), None),
+                Plan::Never(refusal) => (Vec::new(), Some(refusal.to_string())),
+                Plan::Resident | Plan::Fits | Plan::Waits => (Vec::new(), None),
+            };
+            let held = self.residency.held_by(*id);
+            Some(PlannedMemory {
+                endpoint: member.membership.label.to_string(),
+                needs: predicted.host,
+                needs_gpu: predicted.devices.values().copied().max().unwrap_or(0),
+                is_measured: self.residency.history(*id).is_some_and(|it| it.memory().is_some()),
+                load_seconds: reload.as_secs_f64(),
+                held: held.host,
+                held_gpu: held.devices.values().sum(),
+                stays: self.residency.stays(*id),
+                next: match plan {
+                    Plan::Resident => NextLoad::InMemory,
+                    Plan::Fits => NextLoad::Fits,
+                    Plan::Evicts(_) => NextLoad::Evicts,
+                    Plan::Waits => NextLoad::Waits,
+                    Plan::Never(_) => NextLoad::Never,
+                },
+                evicts,
+                reason,
+            })
+        });
+        planned.collect()
     }
 
     fn ask(&mut self, request: Request, reply: oneshot::Sender<Result<(), Refusal>>) {

@@ -1,0 +1,58 @@
+//! The consequence of a request, before it comes.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::decide::shortage;
+use crate::residency::Residency;
+use crate::waiting::Waiting;
+use crate::{Ask, EndpointId, Refusal, RefusalReason, WorkerId};
+
+/// The consequence of a request that needs an endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// A worker is in memory.
+    Resident,
+    /// A worker fits beside all others.
+    Fits,
+    /// The workers of these endpoints leave, at the latest when the request can wait no longer.
+    Evicts(Vec<EndpointId>),
+    /// No worker that may leave frees enough now: others load, or have jobs without a known end.
+    Waits,
+    /// A worker can never be in memory beside what must stay.
+    Never(Refusal),
+}
+
+impl Residency {
+    /// Returns what a request for this endpoint would lead to; `None` for an unknown endpoint.
+    pub fn plan(&self, id: EndpointId, now: Instant) -> Option<Plan> {
+        let endpoint = self.endpoints.get(&id)?;
+        if self.has_resident(id) {
+            return Some(Plan::Resident);
+        }
+        let worker = WorkerId { endpoint: id, slot: 0 };
+        let ask = Ask { worker, queued: 1, chain: Vec::new(), deadline: now };
+        let need = endpoint.need(&self.patience.assumed);
+        let times = (Duration::ZERO, Duration::ZERO);
+        let waiting = Waiting::new(ask, need.clone(), 0.0, times, now);
+        let immovable = self.immovable(&waiting.ask);
+        if !shortage(&need, &immovable, &self.budget).is_zero() {
+            return Some(Plan::Never(self.refusal(&waiting, RefusalReason::TooLarge, immovable)));
+        }
+        let staying = self.memory(|_, worker| !worker.is_leaving());
+        let short = shortage(&need, &staying, &self.budget);
+        if short.is_zero() {
+            return Some(Plan::Fits);
+        }
+        Some(match self.victims(id, &short, true, now) {
+            None => Plan::Waits,
+            Some(victims) => {
+                let mut ids: Vec<_> = victims.iter().map(|it| it.worker.endpoint).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                Plan::Evicts(ids)
+            }
+        })
+    }
+}
