@@ -224,6 +224,10 @@ class EndpointOptions(TypedDict, total=False):
             describes the endpoint.
         pythonpath: Directories in which the workers look for modules first. Value: a list of
             directories. Default: [].
+        preload: The modules of the workers' template: a process that has imported them, and from
+            which workers are forked, so that these start sooner and share its memory. With ``[]``
+            there is no template. Value: a list of module names. Default: the modules that earlier
+            workers took long to import, if the number of workers varies.
         log_level: The level of litplex's lines about the endpoint, and the level of ``logging`` in
             the workers unless the program sets one. Value: one of "debug", "info", "warning",
             "error". Default: info, and Python's own.
@@ -365,6 +369,7 @@ class EndpointOptions(TypedDict, total=False):
     env: dict[str, str]
     cwd: str
     pythonpath: Texts
+    preload: Texts
     log_level: Literal["debug", "info", "warning", "error"]
     log_file: str
     accelerator: Optional[Literal["auto", "cpu", "cuda", "gpu", "mps"]]

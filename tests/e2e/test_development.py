@@ -117,6 +117,30 @@ def answers(server, path, expected, json=1):
     wait_until(is_answered, lambda: server.output)
 
 
+def test_code_of_a_forked_worker_changes(save, develop, tmp_path):
+    """The template has imported one of the files, and the worker the other."""
+    save("tools.py", "import os\nPID = os.getpid()\n\ndef name():\n    return 'first'\n")
+    model = (
+        "import os\nimport litplex as ls\nimport tools\n\n"
+        "class Model(ls.LitAPI):\n    def predict(self, x):\n"
+        "        return [tools.name(), 'one', os.getpid(), tools.PID]\n"
+    )
+    save("models.py", model)
+    server = develop(save("litplex.toml", f'{TOML}preload = ["tools"]\n'))
+    _, _, pid, imported_by = server.post("/model", json=1).json()
+    assert pid != imported_by
+    server.wait_for_line(r"/model.*watching 2 files: models\.py, tools\.py")
+    save("models.py", model.replace("'one'", "'two'"))
+    answers(server, "/model", ["first", "two", pid])
+    tools = (tmp_path / "tools.py").read_text()
+    save("tools.py", tools.replace("'first'", "'second'"))
+    answers(server, "/model", ["second", "two", pid])
+    # The next template has the present code.
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: server.output.count("/model#0: ready after") == 2)
+    assert server.post("/model", json=1).json()[:2] == ["second", "two"]
+
+
 def test_saves_change_what_is_served(
     save, script, develop, runtime, litplex, endpoint_of, tmp_path
 ):

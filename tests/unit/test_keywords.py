@@ -27,6 +27,7 @@ GOOD = """
         devices=[0, 1],
         workers_per_device=2,
         memory_limit="2GB",
+        preload=["torch"],
         timeout=1.5,
         kill_after=False,
         env={"A": "1"},

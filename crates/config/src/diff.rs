@@ -247,6 +247,9 @@ impl Comparison {
             list(&paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
         };
         self.note(NewWorkers, "pythonpath", (&before.pythonpath, &after.pythonpath), paths);
+        self.note(NewWorkers, "preload", (&before.preload, &after.preload), |modules| {
+            modules.as_ref().map_or(UNSET.into(), |modules| list(modules))
+        });
         self.note(Restart, "log_level", (&before.log_level, &after.log_level), set);
         self.note(Restart, "log_file", (&before.log_file, &after.log_file), path);
         let accelerator = (&before.accelerator, &after.accelerator);
@@ -540,6 +543,7 @@ mod tests {
             ("threads = 2", "threads"),
             ("memory_limit = \"1GB\"", "memory_limit"),
             ("python = \"python3.12\"", "python"),
+            ("preload = [\"torch\"]", "preload"),
             ("kill_after = false", "kill_after"),
             ("heartbeat = 2", "heartbeat"),
             ("idempotent = false", "idempotent"),

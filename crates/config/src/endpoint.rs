@@ -41,6 +41,8 @@ pub struct Endpoint {
     pub cwd: Option<PathBuf>,
     /// Directories in front of the workers' module search path.
     pub pythonpath: Vec<PathBuf>,
+    /// The modules of the workers' template; `None` for those that earlier workers imported.
+    pub preload: Option<Vec<String>>,
     /// The log level of the endpoint, if it is set.
     pub log_level: Option<String>,
     /// The file for the endpoint's log lines and its workers' output, if it has one.
@@ -235,6 +237,9 @@ pub(crate) fn resolve_endpoint(
             None => file_directory(endpoint, origin).map(|_| directory.clone()),
         },
         pythonpath: texts(endpoint, "pythonpath").map(|entry| directory.join(entry)).collect(),
+        preload: endpoint
+            .contains_key("preload")
+            .then(|| texts(endpoint, "preload").map(str::to_owned).collect()),
         log_level: text(endpoint, "log_level").map(str::to_owned),
         log_file: text(endpoint, "log_file").map(|file| directory.join(file)),
         accelerator: text(endpoint, "accelerator").unwrap_or("auto").to_owned(),

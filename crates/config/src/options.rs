@@ -247,6 +247,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The working directory of the workers: relative paths in `args` and in hooks are relative to it.";
     Endpoint "pythonpath": Kind::Texts, "a list of directories", "[]",
         "Directories in which the workers look for modules first.";
+    Endpoint "preload": Kind::Texts, "a list of module names", "the modules that earlier workers took long to import, if the number of workers varies",
+        "The modules of the workers' template: a process that has imported them, and from which workers are forked, so that these start sooner and share its memory. With `[]` there is no template.";
     Endpoint "log_level": Kind::Choice(&["debug", "info", "warning", "error"]), "one of \"debug\", \"info\", \"warning\", \"error\"", "info, and Python's own",
         "The level of litplex's lines about the endpoint, and the level of `logging` in the workers unless the program sets one.";
     Endpoint "log_file": Kind::String, "the path of a file", "none",

@@ -5,13 +5,14 @@ use serde_json::{Map, Value};
 use crate::read::{boolean, bytes, integer, integers, number};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const PROCESS_OPTIONS: [&str; 9] = [
+const PROCESS_OPTIONS: [&str; 10] = [
     "cpu_affinity",
     "cwd",
     "gpu_memory",
     "gpu_memory_fraction",
     "isolate_devices",
     "memory_limit",
+    "preload",
     "pythonpath",
     "requirements",
     "threads",

@@ -26,6 +26,11 @@ impl Workers {
             _ => Self::PerDevice(integer(options, "workers_per_device").unwrap_or(1)),
         }
     }
+
+    /// Returns whether workers are added while the endpoint serves.
+    pub fn may_grow(self) -> bool {
+        matches!(self, Self::Between { min, max } if min < max)
+    }
 }
 
 /// Returns an error for each contradiction between the options of the number of workers.

@@ -435,6 +435,13 @@ impl Endpoint {
         self.set("pythonpath", directories.into_iter().map(text).collect::<Vec<_>>())
     }
 
+    /// The modules that a Python model's workers share: they are forked from a process that has imported
+    /// them. None for no such process. Default: those that earlier workers took long to import, if the
+    /// number of workers varies. Only for programs that [adopt orphans](crate::Program::adopt_orphans).
+    pub fn preload(self, modules: &[&str]) -> Self {
+        self.set("preload", modules)
+    }
+
     /// The cores on which a Python model's workers run. Default: all.
     pub fn cpu_affinity(self, cores: &[usize]) -> Self {
         self.set("cpu_affinity", cores)
@@ -514,7 +521,8 @@ mod tests {
             .isolate_devices(true)
             .requirements(&file)
             .cwd(directory.path())
-            .pythonpath([directory.path()]);
+            .pythonpath([directory.path()])
+            .preload(&["torch"]);
         let endpoints = Value::Array(vec![Value::Object(endpoint.options)]);
         let raw = Map::from_iter([("endpoint".to_owned(), endpoints)]);
         let program = resolve(raw, &Origin::Builder).expect("no mistakes");
@@ -522,6 +530,7 @@ mod tests {
         assert!(resolved.identity.is_called("a") && resolved.identity.is_called("b"));
         assert_eq!(resolved.requirements.as_ref(), Some(&file));
         assert_eq!(resolved.pythonpath, [directory.path()]);
+        assert_eq!(resolved.preload.as_deref(), Some(&["torch".to_owned()][..]));
         assert_eq!(resolved.resources.gpu_memory_fraction, Some(0.5));
     }
 }

@@ -203,6 +203,7 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
         ("requirements", chosen(endpoint.requirements.as_ref().map(|file| file.display()), "none")),
         ("cwd", chosen(endpoint.cwd.as_ref().map(|cwd| cwd.display()), "the server's own")),
         ("pythonpath", paths(&endpoint.pythonpath)),
+        ("preload", preload(endpoint)),
         ("accelerator", endpoint.accelerator.clone()),
         ("devices", endpoint.devices.to_string()),
     ];
@@ -212,6 +213,14 @@ fn how_it_runs(endpoint: &Endpoint) -> Rows {
     rows.push(("log_file", chosen(endpoint.log_file.as_ref().map(|file| file.display()), "none")));
     rows.push(("max_concurrency", chosen(endpoint.max_concurrency, BY_THE_MODEL)));
     rows
+}
+
+fn preload(endpoint: &Endpoint) -> String {
+    match &endpoint.preload {
+        Some(modules) => chosen((!modules.is_empty()).then(|| modules.join(", ")), "none"),
+        None if endpoint.workers.may_grow() => "what workers import".into(),
+        None => "none".into(),
+    }
 }
 
 fn numbers_of_workers(endpoint: &Endpoint) -> Rows {

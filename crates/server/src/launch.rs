@@ -12,8 +12,8 @@ use litplex_devices::{Threads, isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
 use litplex_workers::{
-    Callees, OutputSpec, Overrides, ProcessSpec, PythonLaunch, Sdk, Settings, SharedPatience,
-    WorkerLimits, WorkerSpec, WorkerTelemetry, default_interpreter,
+    Callees, OutputSpec, Overrides, Preload, ProcessSpec, PythonLaunch, Sdk, Settings,
+    SharedPatience, Templates, WorkerLimits, WorkerSpec, WorkerTelemetry, default_interpreter,
 };
 
 use tokio::runtime::Handle;
@@ -47,6 +47,8 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) secrets: Vec<String>,
     /// Whether the code of models may be changed while they run.
     pub(crate) patches: bool,
+    /// The templates that workers are forked from.
+    pub(crate) templates: Templates,
     /// The targets of calls; empty until the endpoints are there.
     pub(crate) registry: Registry,
     /// The calls of their hooks.
@@ -78,6 +80,7 @@ impl WorkerEnvironment {
             log,
             secrets: secrets::hidden_from_models(config),
             patches,
+            templates: Templates::default(),
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
             residency: ResidencyHandle::spawn(config),
@@ -205,6 +208,18 @@ fn process_spec(
         shared_cores: threads.is_shared().then_some(threads.asleep),
         cpu_affinity: config.resources.cpu_affinity.clone(),
         memory_limit: config.resources.memory_limit,
+        preload: preload(config),
+        templates: environment.templates.clone(),
+    }
+}
+
+/// Returns the modules that workers share through a template. One that no operator asked for is worth its
+/// memory only where workers are added while the endpoint serves.
+fn preload(config: &Endpoint) -> Preload {
+    match &config.preload {
+        Some(modules) => Preload::Named(modules.clone()),
+        None if config.workers.may_grow() => Preload::Found,
+        None => Preload::Named(Vec::new()),
     }
 }
 

@@ -118,6 +118,9 @@ impl Bound {
         } = self;
         let PrivateSockets { admin, app_host, run_dir } = private;
         let Access { guards, following: mut background } = access;
+        if spec.adopts_orphans {
+            become_reaper();
+        }
         let (config, telemetry) = (&spec.config, Telemetry::new());
         let patches = spec.development.is_some();
         let environment =
@@ -473,6 +476,14 @@ fn reload(fleet: FleetHandle) {
             tracing::debug!("the signal has changed nothing: {refusal}");
         }
     });
+}
+
+/// Makes this process adopt the orphans of models before it launches any: workers that are forked from a
+/// template are among them.
+fn become_reaper() {
+    if let Err(error) = litplex_workers::become_reaper() {
+        tracing::debug!("workers are not forked from templates: {error}");
+    }
 }
 
 async fn adopt_orphans() {

@@ -11,5 +11,5 @@ pub use frame::{Decoder, Flags, Frame, FrameError, HEADER_BYTES, Header, Kind, M
 pub use message::{
     CallMeta, EndMeta, Failed, Hello, LoadedFile, Metric, MetricChange, Metrics, PROTOCOL,
     PROTOCOL_OLDEST, Patch, Patched, Ready, Refuse, RequestContent, RequestContext, RequestMeta,
-    RequestPart, ResponseMeta, Role, Setup, SourceText, Sources, Welcome, negotiate,
+    RequestPart, ResponseMeta, Role, Setup, SlowImport, SourceText, Sources, Welcome, negotiate,
 };

@@ -89,6 +89,9 @@ pub struct Setup {
     /// Whether the server changes the model's code: the worker keeps the text of its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub patches: bool,
+    /// Whether the server wants to know which imports take long.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imports: bool,
 }
 
 /// `Ready`: the model is ready.
@@ -130,6 +133,20 @@ pub struct Ready {
     /// The source files of the user's that the worker has loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<LoadedFile>,
+    /// The modules of packages whose imports took long, in order, if the server asked for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<SlowImport>,
+}
+
+/// A module that took long to import, with all that it imports in turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlowImport {
+    /// The name of the module.
+    pub module: String,
+    /// The path of its file.
+    pub file: String,
+    /// The time that it took, in seconds.
+    pub seconds: f64,
 }
 
 /// `Sources`: further source files that the worker has loaded, and those whose loaded text changed.

@@ -17,9 +17,9 @@ pub use link::{SharedPatience, UnhealthyCount};
 pub use log_file::LogFile;
 pub use process::{
     AppHostLaunch, AppHostSpec, Description, Environment, FOR_SERVERS, Inspected, Inspection,
-    OUTPUT, OutputHistory, OutputLine, OutputSpec, Overrides, ProcessSpec, PythonLaunch,
-    PythonProgram, Sdk, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
-    default_interpreter, end_orphans, environments, forget_beside, inspect, list_beside,
-    logs_objects, remove_environment, reported_sources, start_beside,
+    OUTPUT, OutputHistory, OutputLine, OutputSpec, Overrides, Preload, ProcessSpec, PythonLaunch,
+    PythonProgram, Sdk, Templates, WorkerLimits, WorkerSpec, WorkerTelemetry, adopt_orphans,
+    become_reaper, default_interpreter, end_orphans, environments, forget_beside, inspect,
+    list_beside, logs_objects, remove_environment, reported_sources, start_beside,
 };
 pub use span::{endpoint_span, worker_span};

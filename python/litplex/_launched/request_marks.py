@@ -38,9 +38,12 @@ _kept: list[io.TextIOWrapper] = []
 
 
 def mark(secret: str) -> None:
-    """Marks all later output; the secret distinguishes the marks from other text."""
+    """Marks all later output; the secret distinguishes the marks from other text. Called again, it
+    changes the secret: handlers of `logging` keep the streams that they began with."""
     global _begin
     _begin = f"\x1e{secret}"
+    if _kept:
+        return
     sys.stdout = MarkedStream(sys.stdout)
     sys.stderr = MarkedStream(sys.stderr)
     # A program may replace them by a stream around their buffer, which they would close when they

@@ -97,7 +97,11 @@ class Sources:
         self._pid = os.getpid()
 
     def follow(self) -> None:
-        """Notes each file that is loaded from now on."""
+        """Notes each file that is loaded from now on, and those that a template has loaded, which
+        have not changed since."""
+        for path in modules_of_files():
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                self.note(path, file.read())
         inherited = importlib.machinery.SourceFileLoader.get_code
 
         def get_code(loader: Any, fullname: str) -> Any:

@@ -49,19 +49,24 @@ _SEND_BUFFER_BYTES = 4 << 20
 
 def main() -> int:
     """Serves until the server says that it is enough. Returns the exit status."""
-    # Ctrl-C in a terminal is for the server, which then lets its workers finish. A service manager
-    # sends SIGTERM to every process; requests in flight must outlive it. By a handler, because
-    # programs that a model starts would inherit SIG_IGN.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        _signals.handle(number, lambda number, frame: None)
+    _outlive_signals()
     try:
         order, pickled = read_order()
         _dump_stacks_on_request(order.get("stacks"))
-        if order.get("mark"):
-            request_marks.mark(order["mark"])
+        _mark_output(order)
         request_marks.structure()
         if order.get("log_level"):
             request_marks.log_from(order["log_level"])
+        if "template" in order:
+            from litplex._worker._template import become_worker
+
+            if not become_worker(order, pickled):
+                return 0
+            # Here a forked worker begins. It has the output and the level of `logging` from above.
+            _outlive_signals()
+            order, pickled = read_order()
+            _dump_stacks_on_request(order.get("stacks"))
+            _mark_output(order)
         return _work(order, pickled)
     except frames.FrameError as error:
         print(f"this worker ends: the server broke the protocol: {error}", file=sys.stderr)
@@ -70,6 +75,19 @@ def main() -> int:
         # The server has gone, or gave up this start: no reader is left. An error of this kind
         # in a hook does not come here; it is that hook's answer.
         return 0
+
+
+def _outlive_signals() -> None:
+    """Keeps signals from ending this process. Ctrl-C in a terminal is for the server, which then
+    lets its workers finish. A service manager sends SIGTERM to every process; requests in flight
+    must outlive it. By a handler, because programs that a model starts would inherit SIG_IGN."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _signals.handle(number, lambda number, frame: None)
+
+
+def _mark_output(order: dict[str, Any]) -> None:
+    if order.get("mark"):
+        request_marks.mark(order["mark"])
 
 
 def _dump_stacks_on_request(path: str | None) -> None:
@@ -93,9 +111,10 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     install(provider)
     sources = Sources(keeps_texts=bool(setup.get("patches")))
     sources.follow()
+    imports = _measured_imports() if setup.get("imports") else None
     try:
         api, hooks, health = _set_up(order, setup, pickled)
-        ready = _ready(hooks, sources)
+        ready = _ready(hooks, sources, imports)
     except _Failed as failed:
         data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
@@ -263,10 +282,21 @@ def _current_loop(api: Any) -> Iterator[Any]:
     asyncio.set_event_loop(loop)
 
 
-def _ready(hooks: Hooks, sources: Sources) -> Any:
+def _measured_imports() -> Any:
+    """Returns the imports that are measured from here on, if the server asks for them."""
+    from litplex._worker._imports import Imports
+
+    imports = Imports()
+    imports.follow()
+    return imports
+
+
+def _ready(hooks: Hooks, sources: Sources, imports: Any) -> Any:
     """Returns the frame that says what the model is like."""
     try:
         info = {**hooks.model_info(), "sources": sources.new()}
+        if imports is not None:
+            info["imports"] = imports.end()
         return frames.encode_message(frames.READY, info)
     except (TypeError, ValueError) as error:
         raise _Failed(str(error)) from None

@@ -283,6 +283,7 @@ mod tests {
             metrics: true,
             calls: true,
             patches: false,
+            imports: false,
         }
     }
 

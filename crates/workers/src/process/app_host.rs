@@ -15,7 +15,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::child::{Command, Order, Process};
+use super::child::{Command, Process};
+use super::order::Order;
 use super::output::{Label, OutputSpec};
 use super::sdk::Sdk;
 use crate::Error;

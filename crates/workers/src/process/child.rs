@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use litplex_core::{Cause, WorkerExit, size_in_words};
@@ -16,15 +15,15 @@ use rustix::process::{
     Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal,
     test_kill_process_group,
 };
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, ChildStdin};
+use tokio::net::unix::pipe;
+use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 
+use super::adopted::Adopted;
+use super::order::Order;
 use super::output::{Label, Output};
+use super::pipes::StandardStreams;
 use crate::Error;
-
-/// The bytes of a file that are held at a time.
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// The time that the processes which a process leaves behind have to end before they are killed.
 /// Python's resource tracker needs it to remove semaphores and shared memory, once the processes that
@@ -62,17 +61,34 @@ pub(crate) struct Command<'a> {
     pub(crate) memory_limit: Option<u64>,
 }
 
-/// The order on a process's standard input, which no other process can read.
-#[derive(Clone, Copy)]
-pub(crate) struct Order<'a> {
-    pub(crate) text: &'a [u8],
-    /// A file that follows the text, which may be large.
-    pub(crate) pickle: Option<&'a Path>,
+/// A child of this program.
+#[derive(Debug)]
+enum Handle {
+    /// This program started it.
+    Started(Child),
+    /// A template forked it for this program.
+    Adopted(Adopted),
+}
+
+impl Handle {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::Started(child) => child.id(),
+            Self::Adopted(child) => child.id(),
+        }
+    }
+
+    async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        match self {
+            Self::Started(child) => child.wait().await,
+            Self::Adopted(child) => child.wait().await,
+        }
+    }
 }
 
 /// A running process. On drop it is killed, with all processes that it started.
 pub(crate) struct Process {
-    child: Child,
+    child: Handle,
     group: Option<Pid>,
     output: Option<Output>,
     cgroup: Option<Cgroup>,
@@ -87,18 +103,61 @@ impl Process {
     ) -> Result<Self, Error> {
         let mut child =
             start(&mut spawnable(command)).map_err(|error| cannot_start(command, error))?;
-        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        // No code of a model runs before the process has read its order.
-        let cgroup = command.memory_limit.and_then(|limit| confine(&child, limit));
         let output = copy_output(&mut child, label);
-        if let Some(mut stdin) = child.stdin.take() {
-            // The exit status shows that a process ended before it read its order.
-            let _ = stdin.write_all(order.text).await;
-            if let Some(pickle) = order.pickle {
-                tokio::spawn(send_file(pickle.to_owned(), stdin));
-            }
+        let stdin = child.stdin.take();
+        let mut process = Self::new(Handle::Started(child));
+        process.output = output;
+        process.confine(command.memory_limit);
+        if let Some(stdin) = stdin {
+            order.send(stdin).await;
         }
-        Ok(Self { child, group, output, cgroup })
+        Ok(process)
+    }
+
+    /// Starts a process that has a socket as its standard input; returns this program's end.
+    pub(crate) fn start_with_socket(
+        command: &Command<'_>,
+        label: &Label,
+    ) -> Result<(Self, std::os::unix::net::UnixStream), Error> {
+        let cannot = |error| cannot_start(command, error);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(cannot)?;
+        let mut command = spawnable(command);
+        let mut child = start(command.stdin(std::os::fd::OwnedFd::from(theirs))).map_err(cannot)?;
+        let output = copy_output(&mut child, label);
+        let mut process = Self::new(Handle::Started(child));
+        process.output = output;
+        Ok((process, ours))
+    }
+
+    /// Takes over a worker that was forked, and sends its order.
+    pub(crate) async fn adopt(
+        child: Adopted,
+        streams: StandardStreams,
+        memory_limit: Option<u64>,
+        label: &Label,
+        order: Order<'_>,
+    ) -> Self {
+        let StandardStreams { stdin, stdout, stderr } = streams;
+        let mut process = Self::new(Handle::Adopted(child));
+        let file = |end: std::io::PipeReader| File::from(std::os::fd::OwnedFd::from(end));
+        process.output = Some(Output::copy(label, file(stdout), file(stderr)));
+        process.confine(memory_limit);
+        if let Ok(stdin) = pipe::Sender::from_owned_fd(stdin.into()) {
+            order.send(stdin).await;
+        }
+        process
+    }
+
+    fn new(child: Handle) -> Self {
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        Self { child, group, output: None, cgroup: None }
+    }
+
+    /// Lets the kernel limit the memory of the process, where it can. No code of a model runs before the
+    /// process has read its order.
+    fn confine(&mut self, limit: Option<u64>) {
+        let id = self.child.id();
+        self.cgroup = limit.zip(id).and_then(|(limit, id)| confine(id, limit));
     }
 
     /// Returns the process id, which the system may give to another process once this one is gone.
@@ -125,9 +184,7 @@ impl Process {
 
     /// Starts a command that has its own outputs.
     pub(crate) fn spawn(command: std::process::Command) -> std::io::Result<Self> {
-        let child = start(&mut tied(command))?;
-        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        Ok(Self { child, group, output: None, cgroup: None })
+        Ok(Self::new(Handle::Started(start(&mut tied(command))?)))
     }
 
     /// Resolves when the process is gone, with how it ended.
@@ -228,27 +285,6 @@ pub(super) fn forget(id: Option<u32>) {
     children.retain(|child| Some(*child) != id);
 }
 
-/// Sends a file piece by piece. The exit status shows whether the process ended before all was sent.
-async fn send_file(path: PathBuf, mut to: ChildStdin) {
-    let Ok(file) = File::open(path).map(Arc::new) else { return };
-    let mut at = 0;
-    loop {
-        let file = file.clone();
-        let read = move || {
-            let mut piece = vec![0; PIECE_BYTES];
-            let count = file.read_at(&mut piece, at)?;
-            piece.truncate(count);
-            std::io::Result::Ok(piece)
-        };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(piece)) if !piece.is_empty() && to.write_all(&piece).await.is_ok() => {
-                at += piece.len() as u64;
-            }
-            _ => return,
-        }
-    }
-}
-
 fn spawnable(spec: &Command<'_>) -> tokio::process::Command {
     let mut command = std::process::Command::new(spec.interpreter);
     spec.secrets.iter().for_each(|name| _ = command.env_remove(name));
@@ -297,10 +333,9 @@ fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(guard) };
 }
 
-/// Lets the kernel limit the memory of a process, where it can.
-fn confine(child: &Child, limit: u64) -> Option<Cgroup> {
+fn confine(process: u32, limit: u64) -> Option<Cgroup> {
     let cgroup = Cgroup::create(limit)?;
-    match cgroup.admit(child.id()?) {
+    match cgroup.admit(process) {
         Ok(()) => Some(cgroup),
         Err(error) => {
             tracing::warn!("`memory_limit` is watched, not enforced: {error}");

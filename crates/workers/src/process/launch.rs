@@ -11,15 +11,21 @@ use litplex_wire::{Ready, Setup};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
-use super::child::{Command, Order, Process};
+use super::adopted::Adopted;
+use super::child::{Command, Process};
 use super::launched::PythonLaunched;
 use super::listener::WorkerListener;
 use super::memory::MemoryLimit;
 use super::monitor::ProcessMonitor;
+use super::order::Order;
 use super::output::Label;
+use super::pipes::StandardStreams;
 use super::spec::{Overrides, ProcessSpec, WorkerSpec};
+use super::template_process::TemplateSpec;
+use super::templates::{Preloaded, module_path};
 use super::venv::{Made, Venv};
 use crate::link::{
     Connections, HeartbeatSettings, Link, LinkSettings, STREAM_CREDIT, SharedPatience, SlotMetrics,
@@ -56,6 +62,7 @@ struct Launcher {
     patience: SharedPatience,
     /// The environment that the workers run in, once it is there.
     environment: Mutex<Option<Made>>,
+    preloaded: Preloaded,
 }
 
 impl std::fmt::Debug for PythonLaunch {
@@ -79,8 +86,17 @@ impl PythonLaunch {
     ) -> Self {
         let environment = Mutex::default();
         let patience = SharedPatience::new(worker.limits.timeout, worker.limits.chunk_timeout);
-        let launcher =
-            Launcher { worker, process, attach, calls, telemetry, patience, environment };
+        let preloaded = Preloaded::new(process.preload.clone(), process.templates.clone());
+        let launcher = Launcher {
+            worker,
+            process,
+            attach,
+            calls,
+            telemetry,
+            patience,
+            environment,
+            preloaded,
+        };
         Self { launcher: Arc::new(launcher) }
     }
 
@@ -135,6 +151,7 @@ impl Launcher {
         };
         match ready {
             Ok((connections, ready)) => {
+                self.learn(&ready, &interpreter);
                 let links = (connections, listener);
                 Ok(self.serve(slot, (process, memory), links, &ready, metrics))
             }
@@ -166,6 +183,7 @@ impl Launcher {
         Ok(environment.insert(made).python())
     }
 
+    /// Returns the process of a worker: forked from a template if there is one, or else started.
     async fn start_process(
         &self,
         slot: usize,
@@ -176,17 +194,69 @@ impl Launcher {
         let label = Label::for_worker(&self.worker.endpoint, slot, output);
         let text = self.order(listener, &label);
         let order = Order { text: &text, pickle: pickle(&self.worker.load) };
+        let code = sdk.package()?.join("_worker");
+        if let Some((child, streams)) = self.fork(slot, interpreter, &code).await {
+            return Ok(Process::adopt(child, streams, *memory_limit, &label, order).await);
+        }
         let env: BTreeMap<_, _> = self.process.variables(slot);
         let command = Command {
             interpreter,
             flags,
-            code: sdk.package()?.join("_worker"),
+            code,
             env: &env,
             secrets,
             cwd: cwd.as_deref(),
             memory_limit: *memory_limit,
         };
         Process::start(&command, &label, order).await
+    }
+
+    /// Forks the process of a worker from the template of the endpoint, if there is one.
+    async fn fork(
+        &self,
+        slot: usize,
+        interpreter: &Path,
+        code: &Path,
+    ) -> Option<(Adopted, StandardStreams)> {
+        let spec = || self.template_spec(interpreter, code);
+        let template = self.preloaded.template(spec, &self.process.output).await?;
+        let begin = Instant::now();
+        let forked = template.fork(self.process.own_variables(slot)).await;
+        match &forked {
+            Ok(_) => {
+                let seconds = begin.elapsed().as_secs_f64();
+                tracing::info!("forked from a template in {seconds:.3} s");
+            }
+            Err(reason) => tracing::debug!("not forked from its template: {reason}"),
+        }
+        forked.ok()
+    }
+
+    /// Returns the specification of the endpoint's template, without its modules.
+    fn template_spec(&self, interpreter: &Path, code: &Path) -> TemplateSpec {
+        let WorkerSpec { load, pythonpath, .. } = &self.worker;
+        let ProcessSpec { flags, secrets, cwd, cpu_affinity, output, .. } = &self.process;
+        TemplateSpec {
+            interpreter: interpreter.to_owned(),
+            flags: flags.clone(),
+            code: code.to_owned(),
+            env: self.process.variables(0),
+            secrets: secrets.clone(),
+            cwd: cwd.clone(),
+            path: module_path(load, cwd.as_deref(), pythonpath),
+            cpu_affinity: cpu_affinity.clone(),
+            log_level: output.log_level.clone(),
+            modules: Vec::new(),
+        }
+    }
+
+    /// Takes what a worker that is ready tells for the start of the next ones.
+    fn learn(&self, ready: &Ready, interpreter: &Path) {
+        if let (true, Ok(package)) = (self.preloaded.asks_for_imports(), self.process.sdk.package())
+        {
+            let spec = || self.template_spec(interpreter, &package.join("_worker"));
+            self.preloaded.learn(&ready.imports, spec, &self.process.output);
+        }
     }
 
     /// Returns the order that the worker reads from its standard input, in one line.
@@ -243,6 +313,7 @@ impl Launcher {
             metrics: true,
             calls: true,
             patches: self.worker.patches,
+            imports: self.preloaded.asks_for_imports(),
         }
     }
 

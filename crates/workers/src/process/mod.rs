@@ -10,6 +10,7 @@
 //! This module owns all that is local to a process: its interpreter and environment, its output,
 //! its memory and its end. What the two sides say to each other is left to [`crate::link`].
 
+mod adopted;
 mod app_host;
 mod child;
 mod description;
@@ -23,12 +24,17 @@ mod lock;
 mod marks;
 mod memory;
 mod monitor;
+mod order;
 mod orphans;
 mod output;
+mod pipes;
 mod record;
 mod requirements;
 mod sdk;
 mod spec;
+mod template;
+mod template_process;
+mod templates;
 mod venv;
 
 pub use app_host::{AppHostLaunch, AppHostSpec, reported_sources};
@@ -37,7 +43,8 @@ pub use description::{Description, PythonProgram};
 pub use environments::{Environment, environments, remove_environment};
 pub use inspect::{Inspected, Inspection, inspect};
 pub use launch::{PythonLaunch, WorkerTelemetry};
-pub use orphans::{adopt_orphans, end_orphans};
+pub use orphans::{adopt_orphans, become_reaper, end_orphans};
 pub use output::{OUTPUT, OutputHistory, OutputLine, OutputSpec, logs_objects};
 pub use sdk::{Sdk, default_interpreter};
 pub use spec::{Overrides, ProcessSpec, WorkerLimits, WorkerSpec};
+pub use templates::{Preload, Templates};

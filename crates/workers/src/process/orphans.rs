@@ -15,6 +15,14 @@ use super::memory::children;
 /// Processes that end together are waited for together.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Makes this process the one that adopts the orphans among its descendants.
+///
+/// # Errors
+/// The system refuses.
+pub fn become_reaper() -> io::Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
 /// Adopts the orphans of models and waits for them, so that they do not stay as zombies. Only for a
 /// program that starts every process through this crate: another child would be taken for an orphan.
 /// Never resolves, unless the system refuses.
@@ -22,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 /// The system refuses.
 pub async fn adopt_orphans() -> io::Result<()> {
-    set_child_subreaper(Some(getpid()))?;
+    become_reaper()?;
     let mut ended = signal(SignalKind::child())?;
     while ended.recv().await.is_some() {
         sleep(PAUSE).await;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::output::OutputSpec;
 use super::sdk::Sdk;
+use super::templates::{Preload, Templates};
 
 /// The model that the workers of an endpoint load, and the limits that they work within. It means
 /// the same on every machine that has the model's code.
@@ -99,6 +100,10 @@ pub struct ProcessSpec {
     pub cpu_affinity: Option<Vec<usize>>,
     /// The bytes of memory that a worker may use, with its child processes, before it is killed.
     pub memory_limit: Option<u64>,
+    /// The modules that workers share through a template.
+    pub preload: Preload,
+    /// The templates of all endpoints.
+    pub templates: Templates,
 }
 
 impl ProcessSpec {
@@ -110,9 +115,13 @@ impl ProcessSpec {
     /// Returns the environment variables that the worker in a slot gets.
     pub(super) fn variables(&self, slot: usize) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
-        if let Some(visible) = &self.visible_devices[slot % self.visible_devices.len()] {
-            env.insert("CUDA_VISIBLE_DEVICES".into(), visible.clone());
-        }
+        env.extend(self.own_variables(slot));
         env
+    }
+
+    /// Returns those of the variables that the workers of other slots may have with another value.
+    pub(super) fn own_variables(&self, slot: usize) -> BTreeMap<String, String> {
+        let visible = self.visible_devices[slot % self.visible_devices.len()].clone();
+        visible.map(|visible| ("CUDA_VISIBLE_DEVICES".into(), visible)).into_iter().collect()
     }
 }
