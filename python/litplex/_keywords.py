@@ -128,6 +128,12 @@ class ServerOptions(TypedDict, total=False):
             than 0. Default: 5.
         http_threads: The number of threads that handle HTTP. Value: an integer from 1 to 256.
             Default: half the cores.
+        device_concurrency: The most workers that compute at the same time on a device, or on the
+            same cores, while workers of several endpoints want it. The endpoints then take turns,
+            each for its share (``device_weight``), and a worker of a Python model is interrupted
+            for the turn of another one. false turns this off. Value: an integer of at least 1, or
+            false. Default: on cores, as many as they can compute at full speed; on a GPU, any
+            number.
         max_connections: The most connections at a time; further clients wait until a connection
             ends. Value: an integer of at least 1. Default: three quarters of the file descriptors
             that are not reserved for workers; a quarter with an app host.
@@ -187,6 +193,7 @@ class ServerOptions(TypedDict, total=False):
     trusted_proxies: Texts
     app_heartbeat: float
     http_threads: int
+    device_concurrency: Union[int, Literal[False]]
     max_connections: int
     memory_budget: Union[int, str]
     gpu_memory_budget: Union[int, str]
@@ -265,6 +272,9 @@ class EndpointOptions(TypedDict, total=False):
             1024. Default: a fair share of the cores.
         cpu_affinity: The cores that the workers run on. Value: a list of core numbers. Default:
             all.
+        device_weight: The share of the endpoint in the time of a device that several endpoints
+            want, relative to the weights of the others (``device_concurrency``). Value: a number
+            greater than 0. Default: 1.
         memory_limit: The limit of the resident memory of each worker, including its child
             processes. A worker that uses more is killed and replaced. Value: a number of bytes or a
             text such as "2GB" or "512MiB". Default: none.
@@ -383,6 +393,7 @@ class EndpointOptions(TypedDict, total=False):
     gpu_memory: Union[int, str]
     threads: int
     cpu_affinity: Indices
+    device_weight: float
     memory_limit: Union[int, str]
     gpu_memory_fraction: float
     isolate_devices: bool

@@ -287,6 +287,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _fits_integer(option: Option, value: Any) -> bool:
+    if value is False:
+        return bool(option.get("or_false", False))
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     return is_integer and bool(option.get("min", value) <= value <= option.get("max", value))
 

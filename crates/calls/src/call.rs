@@ -58,8 +58,9 @@ impl Call {
         let observed = ObservedRequest::admit(&self.target, registry, self.budget, Instant::now())?;
         let observed = Arc::new(observed);
         let scopes = self.origin.as_ref().and_then(|origin| origin.root.scopes.clone());
-        let root = Root::new(scopes).observed_by(observed.clone());
         let origin = self.origin.as_deref().cloned().unwrap_or_default();
+        let root = Root::new(scopes).with_priority(origin.root.priority);
+        let root = root.observed_by(observed.clone());
         self.origin = Some(Arc::new(Origin { root: Arc::new(root), ..origin }));
         Ok(Some(observed))
     }
@@ -213,7 +214,8 @@ impl Call {
         let live = live(target);
         let watch = live.as_ref().map(watch::Sender::subscribe);
         let job = Job::new(request, arrived, deadline, reply);
-        let job = Job { cost, is_part, origin, live: watch, ..job };
+        let priority = origin.as_ref().map(|origin| origin.root.priority).unwrap_or_default();
+        let job = Job { cost, priority, is_part, origin, live: watch, ..job };
         match &target.backend {
             Backend::Queue(endpoint) => endpoint.submit(job),
             Backend::Composed(_) => job.reply.send(Err(no_queue())),

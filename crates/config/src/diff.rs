@@ -272,6 +272,8 @@ impl Comparison {
         self.note(needs, "cpu_affinity", affinity, |it| {
             it.as_ref().map_or(UNSET.into(), |it| list(it))
         });
+        let weights = (&before.device_weight, &after.device_weight);
+        self.note(Needs::Nothing, "device_weight", weights, ToString::to_string);
         self.note(needs, "memory_limit", (&before.memory_limit, &after.memory_limit), set);
         let fractions = (&before.gpu_memory_fraction, &after.gpu_memory_fraction);
         self.note(needs, "gpu_memory_fraction", fractions, set);
@@ -343,6 +345,7 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
         tls,
         grace,
         http_threads,
+        device_concurrency,
         max_connections,
         keep_alive_timeout,
         memory_budget,
@@ -377,6 +380,8 @@ fn server_options(before: &Program, after: &Program) -> Vec<RestartOption> {
     found.note(needs, "tls_cert", (tls, &after.tls), masked);
     found.note(needs, "grace", (grace, &after.grace), time);
     found.note(needs, "http_threads", (http_threads, &after.http_threads), set);
+    let concurrency = (device_concurrency, &after.device_concurrency);
+    found.note(needs, "device_concurrency", concurrency, ToString::to_string);
     found.note(needs, "max_connections", (max_connections, &after.max_connections), set);
     let keep_alive = (keep_alive_timeout, &after.keep_alive_timeout);
     found.note(needs, "keep_alive_timeout", keep_alive, time);

@@ -78,6 +78,7 @@ fn python_type(option: &OptionDef) -> String {
         | Kind::PositiveNumber
         | Kind::Fraction
         | Kind::Share => "float".into(),
+        Kind::CountOrFalse => "Union[int, Literal[False]]".into(),
         Kind::SecondsOrFalse => "Union[float, Literal[False]]".into(),
         Kind::SecondsOr(choices) => format!("Union[float, {}]", words(choices)),
         Kind::Path | Kind::String | Kind::Name | Kind::Cost | Kind::Rate => "str".into(),

@@ -38,6 +38,8 @@ pub use names::can_be_shared;
 pub use options::{Kind, OPTIONS, OptionDef, Scope, problems, table_json, table_markdown};
 pub use presentation::Presentation;
 pub use residency::{KeepAlive, Residency};
-pub use resolve::{BuiltinRoutes, ConfigError, Origin, Program, parse_json, parse_toml, resolve};
+pub use resolve::{
+    BuiltinRoutes, ConfigError, DeviceConcurrency, Origin, Program, parse_json, parse_toml, resolve,
+};
 pub use resources::Resources;
 pub use workers::Workers;

@@ -54,6 +54,8 @@ pub enum Kind {
     Devices,
     /// A number of bytes, or a text such as `2GB`.
     Bytes,
+    /// A whole number of at least 1, or false.
+    CountOrFalse,
     /// A list of indices of cores.
     Cores,
     /// The cost of a request; see [`Cost`].
@@ -208,6 +210,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The interval in seconds at which the app host, if there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three intervals without an answer it is killed and started again.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "The number of threads that handle HTTP.";
+    Server "device_concurrency": Kind::CountOrFalse, "an integer of at least 1, or false", "on cores, as many as they can compute at full speed; on a GPU, any number",
+        "The most workers that compute at the same time on a device, or on the same cores, while workers of several endpoints want it. The endpoints then take turns, each for its share (`device_weight`), and a worker of a Python model is interrupted for the turn of another one. false turns this off.";
     Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors that are not reserved for workers; a quarter with an app host",
         "The most connections at a time; further clients wait until a connection ends.";
     Server "memory_budget": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "the machine's, or the container's, less a tenth",
@@ -275,6 +279,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The CPU threads of each worker: `self.threads`, and OMP_NUM_THREADS and similar variables unless they are already set. The default divides the cores by the workers of all endpoints, or the cores of `cpu_affinity` by the workers of the endpoint; libraries whose threads sleep while they wait may use all.";
     Endpoint "cpu_affinity": Kind::Cores, "a list of core numbers", "all",
         "The cores that the workers run on.";
+    Endpoint "device_weight": Kind::PositiveNumber, "a number greater than 0", "1",
+        "The share of the endpoint in the time of a device that several endpoints want, relative to the weights of the others (`device_concurrency`).";
     Endpoint "memory_limit": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "none",
         "The limit of the resident memory of each worker, including its child processes. A worker that uses more is killed and replaced.";
     Endpoint "gpu_memory_fraction": Kind::Fraction, "a number above 0 and at most 1", "no limit",
@@ -453,6 +459,10 @@ fn fits(kind: Kind, value: &Value) -> bool {
             Value::String(word) => words.contains(&word.as_str()),
             seconds => fits(Kind::PositiveSeconds, seconds),
         },
+        Kind::CountOrFalse => match value {
+            Value::Bool(is_limited) => !is_limited,
+            count => count.as_i64().is_some_and(|count| count >= 1),
+        },
         Kind::PositiveNumber => value.as_f64().is_some_and(|number| number > 0.0),
         Kind::Fraction => value.as_f64().is_some_and(|part| part > 0.0 && part <= 1.0),
         Kind::Share => value.as_f64().is_some_and(|part| (0.0..=1.0).contains(&part)),
@@ -563,6 +573,7 @@ fn row(option: &OptionDef) -> Value {
         Kind::PositiveSeconds => json!({"type": "seconds", "above_zero": true}),
         Kind::SecondsOrFalse => json!({"type": "seconds", "or_false": true}),
         Kind::SecondsOr(words) => json!({"type": "seconds", "above_zero": true, "or": words}),
+        Kind::CountOrFalse => json!({"type": "integer", "min": 1, "or_false": true}),
         Kind::PositiveNumber => json!({"type": "number", "above_zero": true}),
         Kind::Fraction => json!({"type": "number", "above_zero": true, "max": 1}),
         Kind::Share => json!({"type": "number", "max": 1}),

@@ -52,6 +52,8 @@ pub struct Program {
     pub grace: Duration,
     /// The number of HTTP threads, if it is set.
     pub http_threads: Option<usize>,
+    /// The workers that compute at the same time on a device which several endpoints want.
+    pub device_concurrency: DeviceConcurrency,
     /// The limit of connections; `None` for as many as the system allows.
     pub max_connections: Option<usize>,
     /// The time that a connection may be idle between two requests.
@@ -106,6 +108,38 @@ pub struct Program {
     pub app_host: Option<AppHost>,
     /// The endpoints, in the order in which they were given.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// The limit of the workers that compute at the same time on a device which several endpoints want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceConcurrency {
+    /// As many as the cores can compute at full speed, and no limit for GPUs.
+    #[default]
+    Measured,
+    /// This number.
+    Workers(usize),
+    /// No limit.
+    Unlimited,
+}
+
+impl DeviceConcurrency {
+    fn of(options: &Map<String, Value>) -> Self {
+        match (boolean(options, "device_concurrency"), integer(options, "device_concurrency")) {
+            (Some(_), _) => Self::Unlimited,
+            (None, Some(workers)) => Self::Workers(workers),
+            (None, None) => Self::Measured,
+        }
+    }
+}
+
+impl fmt::Display for DeviceConcurrency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Measured => f.write_str("as many as the cores can compute"),
+            Self::Workers(workers) => workers.fmt(f),
+            Self::Unlimited => f.write_str("false"),
+        }
+    }
 }
 
 /// The paths of the built-in routes, besides `/`.
@@ -299,6 +333,7 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         tls: tls::files(&raw, &directory),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
+        device_concurrency: DeviceConcurrency::of(&raw),
         max_connections: integer(&raw, "max_connections"),
         memory_budget: raw.get("memory_budget").and_then(bytes),
         gpu_memory_budget: raw.get("gpu_memory_budget").and_then(bytes),

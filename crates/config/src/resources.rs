@@ -25,6 +25,8 @@ pub struct Resources {
     pub threads: Option<usize>,
     /// The cores that the worker runs on; `None` for all.
     pub cpu_affinity: Option<Vec<usize>>,
+    /// The weight of its share of a device that others want, too.
+    pub device_weight: f64,
     /// The limit of resident memory in bytes, child processes included; above it the worker is
     /// killed.
     pub memory_limit: Option<u64>,
@@ -40,6 +42,7 @@ impl Resources {
         Self {
             threads: integer(options, "threads"),
             cpu_affinity: integers(options, "cpu_affinity"),
+            device_weight: number(options, "device_weight").unwrap_or(1.0),
             memory_limit: options.get("memory_limit").and_then(bytes),
             gpu_memory_fraction: number(options, "gpu_memory_fraction"),
             isolate_devices: boolean(options, "isolate_devices").unwrap_or(false),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{BoxFuture, Items, Outcome, Part, Request, Reservation, Response, Trace};
+use crate::{BoxFuture, Items, Outcome, Part, Priority, Request, Reservation, Response, Trace};
 
 /// The times that some hop of a root request may be computed again after the loss of its worker.
 const RETRIES: u32 = 1;
@@ -35,6 +35,8 @@ pub struct Root {
     pub draw: f64,
     /// Whether the request is a shadow, whose response is dropped.
     pub is_shadow: bool,
+    /// The priority class of the client's request, which all calls for it inherit.
+    pub priority: Priority,
     retries: AtomicU32,
     /// Each is told of every call: several if calls are made for a batch of requests.
     observers: Vec<Arc<dyn ObserveCalls>>,
@@ -91,14 +93,21 @@ impl Root {
     /// Returns the root of a request whose client has a token with these scopes, if it has one.
     pub fn new(scopes: Option<Arc<[String]>>) -> Self {
         let (retries, observers) = (AtomicU32::new(RETRIES), Vec::new());
-        Self { scopes, draw: draw(), is_shadow: false, retries, observers }
+        let (is_shadow, priority) = (false, Priority::default());
+        Self { scopes, draw: draw(), is_shadow, priority, retries, observers }
+    }
+
+    /// Returns the root with this class.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
     }
 
     /// Returns the root of a shadow of a request with this one. Its calls are not observed, and use none of
     /// the request's retries.
     #[must_use]
     pub fn shadow(&self) -> Self {
-        Self { is_shadow: true, ..Self::new(self.scopes.clone()) }
+        Self { is_shadow: true, priority: self.priority, ..Self::new(self.scopes.clone()) }
     }
 
     /// Adds an observer of all calls that are made for it.
@@ -139,13 +148,14 @@ impl Root {
             return first.clone();
         }
         let is_shadow = roots.clone().all(|root| root.is_shadow);
+        let priority = roots.clone().map(|root| root.priority).min().unwrap_or_default();
         let observers = roots.clone().flat_map(|root| &root.observers).cloned().collect();
         let limited = roots.clone().filter_map(|root| root.scopes.as_deref());
         let in_all = |scope: &&String| limited.clone().all(|scopes| scopes.contains(scope));
         let scopes = roots
             .find_map(|root| root.scopes.as_deref())
             .map(|scopes| scopes.iter().filter(in_all).cloned().collect());
-        Arc::new(Self { is_shadow, observers, ..Self::new(scopes) })
+        Arc::new(Self { is_shadow, priority, observers, ..Self::new(scopes) })
     }
 }
 
@@ -185,6 +195,13 @@ pub struct Hop {
 }
 
 impl Origin {
+    /// Returns the origin of a client's request of this class.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        let root = Root { draw: self.root.draw, ..Root::new(self.root.scopes.clone()) };
+        Self { root: Arc::new(root.with_priority(priority)), ..self }
+    }
+
     /// Returns the origin of the request of a client whose token has these scopes.
     pub fn with_scopes(scopes: Arc<[String]>) -> Self {
         Self { root: Arc::new(Root::new(Some(scopes))), ..Self::default() }

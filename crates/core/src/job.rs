@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::{BatchTrace, Dispatch, JobTrace, Origin, Reply, Request};
+use crate::{BatchTrace, Dispatch, JobTrace, Origin, Priority, Reply, Request};
 
 /// A request in an endpoint's queue or in a worker, with its deadline and its reply.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Job {
     /// The cost of the job in a batch, in a unit that the endpoint chooses; 1 by default, infinity
     /// if it is unknown.
     pub cost: f64,
+    /// The class by which it is before or behind others.
+    pub priority: Priority,
     /// Whether its request has further jobs, all of which must be computed.
     pub is_part: bool,
     /// The number of workers that were lost while they may have computed it.
@@ -38,8 +40,20 @@ impl Job {
     /// Returns a new job of cost 1.
     pub fn new(request: Request, arrived: Instant, deadline: Instant, reply: Reply) -> Self {
         let (queued, origin, live) = (arrived, None, None);
-        let (cost, is_part, losses) = (1.0, false, 0);
-        Self { request, arrived, queued, deadline, cost, is_part, losses, origin, live, reply }
+        let (cost, priority, is_part, losses) = (1.0, Priority::default(), false, 0);
+        Self {
+            request,
+            arrived,
+            queued,
+            deadline,
+            cost,
+            priority,
+            is_part,
+            losses,
+            origin,
+            live,
+            reply,
+        }
     }
 
     /// Returns the number of calls between the client's request and this job: 0 for a client's own.

@@ -23,6 +23,7 @@ mod job;
 mod launch;
 mod loopback;
 mod mode;
+mod priority;
 mod proxy;
 mod reply;
 mod request;
@@ -51,6 +52,7 @@ pub use launch::{
 };
 pub use loopback::is_loopback;
 pub use mode::Mode;
+pub use priority::Priority;
 pub use proxy::{EnvironmentProxy, proxy_for};
 pub use reply::{
     Answer, Answers, Consumed, Part, Reply, SendError, StreamReceiver, StreamSender, reply,
@@ -64,4 +66,6 @@ pub use trace::{
     BatchTrace, Dispatch, JobTrace, Member, Place, SpanContext, Stages, Step, Trace,
     numbered_request,
 };
-pub use worker::{Attach, Attachment, DialectId, Done, ModelInfo, Progress, Unanswered, Worker};
+pub use worker::{
+    Attach, Attachment, DialectId, Done, ModelInfo, Pausing, Progress, Unanswered, Worker,
+};

@@ -1,5 +1,6 @@
 //! Workers as the scheduler sees them: the traits to drive one, and its reports.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,22 @@ pub trait Worker: Send {
         // The caller may have left, which is no error.
         let _ = answer.send(Ok(1.0));
     }
+
+    /// Returns the means to interrupt the worker while it computes; `None` if that is not possible.
+    fn pausing(&self) -> Option<Arc<dyn Pausing>> {
+        None
+    }
+}
+
+/// The means to interrupt a worker while it computes, so that others can use its device. All of it
+/// returns at once, and does nothing for a worker that is gone.
+pub trait Pausing: fmt::Debug + Send + Sync {
+    /// Stops the worker where it is, with all that it started.
+    fn pause(&self);
+    /// Lets the worker continue.
+    fn resume(&self);
+    /// Returns the CPU time that the worker has used so far; `None` if it cannot be measured.
+    fn cpu_time(&self) -> Option<Duration>;
 }
 
 /// The reports of a worker to the scheduler, from any thread.
@@ -109,8 +126,8 @@ impl Attachment {
     }
 }
 
-impl std::fmt::Debug for Attachment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").finish_non_exhaustive()
     }
 }

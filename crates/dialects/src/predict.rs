@@ -10,7 +10,8 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use litplex_calls::{Call, ObservedRequest, TimeBudget};
 use litplex_core::{
-    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Origin, Outcome, Reservation, ServeError,
+    Content, ErrorCause, MemoryBudget, Meta, ModelInfo, Origin, Outcome, Priority, Reservation,
+    ServeError,
 };
 use litplex_http_core::body::Body;
 use litplex_http_core::form::latin;
@@ -25,6 +26,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::dialect::Exchange;
 use crate::endpoint::Route;
 use crate::{plain, registry};
+
+/// The priority class of a request.
+const REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-litplex-priority");
 
 /// The time budget that a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -56,7 +60,13 @@ pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outc
     let target = route.target.get().ok_or_else(|| ServeError::not_found("Not Found"))?;
     let (trace, origin) = (parts.extensions.get().cloned(), parts.extensions.get::<Arc<Origin>>());
     let target = target.chosen(origin.map(|origin| &*origin.root));
-    let origin = origin.cloned();
+    let origin = match priority(&parts.headers)? {
+        Priority::Interactive => origin.cloned(),
+        class => {
+            let origin = origin.map(|origin| (**origin).clone()).unwrap_or_default();
+            Some(Arc::new(origin.with_priority(class)))
+        }
+    };
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
     let takes_items = asks_for_items(&parts.headers);
     Ok(Call { target, budget, trace, origin, takes_items, is_split: false })
@@ -124,6 +134,17 @@ pub(crate) fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Dur
             Err(ServeError::malformed(detail))
         }
     }
+}
+
+/// Returns the class that the client gives its request.
+fn priority(headers: &HeaderMap) -> Outcome<Priority> {
+    let Some(given) = headers.get(REQUEST_PRIORITY) else { return Ok(Priority::default()) };
+    let named = given.to_str().ok().and_then(|name| Priority::from_name(name.trim()));
+    named.ok_or_else(|| {
+        let detail =
+            format!("`X-Litplex-Priority` must be \"interactive\" or \"batch\", not {given:?}");
+        ServeError::malformed(detail)
+    })
 }
 
 fn meta(info: &ModelInfo, parts: &Parts) -> Option<Meta> {

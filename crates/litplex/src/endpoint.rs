@@ -395,6 +395,12 @@ impl Endpoint {
         self
     }
 
+    /// The share of the endpoint in the time of a device that several endpoints want, relative to the weights
+    /// of the others. Default: 1.
+    pub fn device_weight(self, weight: f64) -> Self {
+        self.set("device_weight", weight)
+    }
+
     /// The CPU threads of each worker of a Python model. Default: the number of cores divided by the
     /// workers of all endpoints.
     pub fn threads(self, threads: usize) -> Self {

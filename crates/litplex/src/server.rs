@@ -206,6 +206,16 @@ impl RunServers {
         self
     }
 
+    /// The most workers that compute at the same time on a device, or on the same cores, while several
+    /// endpoints want it; `None`: any number. Default: on cores, as many as they can compute at full speed; on a
+    /// GPU, any number.
+    pub fn device_concurrency(self, workers: impl Into<Option<usize>>) -> Self {
+        match workers.into() {
+            Some(workers) => self.set("device_concurrency", workers),
+            None => self.set("device_concurrency", false),
+        }
+    }
+
     /// The number of threads for HTTP. Default: half the cores, at least one.
     pub fn http_threads(self, threads: usize) -> Self {
         self.set("http_threads", threads)

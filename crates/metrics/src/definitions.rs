@@ -157,6 +157,8 @@ metrics! {
         "Workers launched because the one before was lost or did not become ready, by the reason.";
     WORKER_BUSY: COUNTER, "litplex_worker_busy_seconds_total", ["endpoint" "worker"],
         "Time in which the worker of this slot had requests to compute.";
+    DEVICE_SECONDS: COUNTER, "litplex_device_seconds_total", ["endpoint" "device"],
+        "Time in which the workers of the endpoint computed on this device: their busy time, without the time in which they were interrupted for others.";
     WORKER_INFLIGHT: GAUGE, "litplex_worker_inflight_requests", ["endpoint" "worker"],
         "Requests dispatched to the worker of this slot and not answered yet.";
     WORKER_MEMORY: GAUGE, "litplex_worker_resident_memory_bytes", ["endpoint" "worker"],

@@ -32,6 +32,8 @@ pub struct Observed {
     pub slots: Vec<ObservedWorker>,
     /// The memory of its workers.
     pub residency: ObservedResidency,
+    /// The time that its workers have had of each device.
+    pub devices: Vec<(String, Duration)>,
 }
 
 /// The memory of an endpoint's workers, and what has happened to them.
@@ -155,6 +157,11 @@ pub(crate) fn families(
         }),
         counts(&d::WORKER_BUSY, |seen| {
             seen.slots.iter().map(|seen| (seen.slot.to_string(), seen.busy.as_secs_f64())).collect()
+        }),
+        counts(&d::DEVICE_SECONDS, |seen| {
+            let seconds =
+                |(device, time): &(String, Duration)| (device.clone(), time.as_secs_f64());
+            seen.devices.iter().map(seconds).collect()
         }),
         counts(&d::WORKER_INFLIGHT, |seen| {
             let inflight =

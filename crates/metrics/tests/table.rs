@@ -54,6 +54,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
             gpu_memory_limit: Some(2),
             ..ObservedWorker::default()
         }],
+        devices: vec![("cpu".into(), Duration::ZERO)],
         ..Observed::default()
     };
     let gpu = ObservedGpu { utilization: Some(0.5), ..ObservedGpu::default() };

@@ -7,6 +7,7 @@ use litplex_core::{Done, Job, ModelInfo, Worker};
 use tokio::time::Instant;
 
 use crate::event::WorkerId;
+use crate::turn::WorkerTurn;
 use crate::{BatchWork, Load, Rules, ServiceTime, WorkerLoad, window};
 
 /// An attached worker in the view of its endpoint.
@@ -15,6 +16,7 @@ pub(crate) struct AttachedWorker {
     pub(crate) slot: usize,
     since: Instant,
     pub(crate) link: Box<dyn Worker>,
+    pub(crate) turn: WorkerTurn,
     concurrency: usize,
     in_flight: usize,
     /// The number of these jobs whose callers have left.
@@ -32,6 +34,7 @@ impl AttachedWorker {
         slot: usize,
         info: &ModelInfo,
         worker: Box<dyn Worker>,
+        turn: WorkerTurn,
         now: Instant,
     ) -> Self {
         Self {
@@ -39,6 +42,7 @@ impl AttachedWorker {
             slot,
             since: now,
             link: worker,
+            turn,
             concurrency: info.concurrency.max(1),
             in_flight: 0,
             abandoned: 0,

@@ -5,6 +5,7 @@ use std::fmt;
 use litplex_core::{Done, Job, Mode, ModelInfo, Outcome, Request, Unanswered, Worker};
 use tokio::sync::oneshot;
 
+use crate::share::Change;
 use crate::{EndpointLoad, Outlook, QueueSettings};
 
 /// An event that the endpoint's task handles.
@@ -34,6 +35,8 @@ pub(crate) enum Event {
         id: WorkerId,
         unanswered: Vec<Unanswered>,
     },
+    /// The turn of a worker on a shared device has changed.
+    Turn(WorkerId, Change),
     Outlook(Outlook),
     Mode(Mode),
     Settings(QueueSettings),
@@ -57,6 +60,7 @@ impl fmt::Debug for Event {
             Self::Calls => "Calls",
             Self::Retiring { .. } => "Retiring",
             Self::Gone { .. } => "Gone",
+            Self::Turn(..) => "Turn",
             Self::Outlook(_) => "Outlook",
             Self::Mode(_) => "Mode",
             Self::Settings(_) => "Settings",
@@ -68,13 +72,18 @@ impl fmt::Debug for Event {
 }
 
 /// The id of an attached worker, unique within this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct WorkerId(u64);
 
 impl WorkerId {
     pub(crate) fn next() -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self(NEXT.fetch_add(1, Relaxed))
+        Self(next_id())
     }
+}
+
+/// Returns a number that is unique within this process.
+pub(crate) fn next_id() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
 }

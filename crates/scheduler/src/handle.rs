@@ -12,7 +12,8 @@ use tokio::sync::{SetOnce, mpsc, oneshot};
 use crate::event::{Event, WorkerId};
 use crate::pace::PublishedPace;
 use crate::task::EndpointTask;
-use crate::{EndpointLoad, Learned, Outlook, Pace, QueueSettings};
+use crate::turn::Seats;
+use crate::{EndpointLoad, Learned, Outlook, Pace, QueueSettings, Seat};
 
 /// A handle of an endpoint's queue, cheap to clone. The task ends with its last handle.
 #[derive(Debug, Clone)]
@@ -26,11 +27,24 @@ pub struct Endpoint {
 
 /// Starts the task of an endpoint, which records into `metrics`. Must be called within a runtime.
 pub fn spawn_endpoint(settings: QueueSettings, metrics: Queue) -> Endpoint {
+    spawn_seated_endpoint(settings, metrics, Vec::new(), 1)
+}
+
+/// Starts the task of an endpoint whose workers compute on devices that it may share: with a seat for the
+/// device of each slot. Each worker is meant to use so many CPU `threads`. Must be called within a runtime.
+pub fn spawn_seated_endpoint(
+    settings: QueueSettings,
+    metrics: Queue,
+    seats: Vec<Option<Seat>>,
+    threads: usize,
+) -> Endpoint {
     // Bounded by admission; see `Endpoint::events`.
     let (events, inbox) = mpsc::unbounded_channel();
     let max_queue = settings.max_queue;
     let pace = Arc::<PublishedPace>::default();
-    tokio::spawn(EndpointTask::new(inbox, settings, metrics, pace.clone()).run());
+    // Weak: the task ends with its last handle.
+    let seats = Seats { seats, threads, events: events.downgrade() };
+    tokio::spawn(EndpointTask::new(inbox, settings, metrics, pace.clone(), seats).run());
     Endpoint { events, info: Arc::default(), pace, max_queue }
 }
 

@@ -27,20 +27,23 @@ mod queue;
 #[cfg(test)]
 mod schedules;
 mod settings;
+mod share;
 mod size;
 mod speed;
 mod standing;
 mod state;
 mod task;
+mod turn;
 mod window;
 
 pub use admission::{Backlog, Refusal, admit};
 pub use batch_model::{Basis, BatchModel, BatchWork, Learned};
 pub use decide::{Decision, Load, Rules, Waiting, decide};
 pub use fill::fill;
-pub use handle::{Endpoint, spawn_endpoint};
+pub use handle::{Endpoint, spawn_endpoint, spawn_seated_endpoint};
 pub use load::{EndpointLoad, WorkerLoad};
 pub use pace::Pace;
 pub use settings::{Outlook, QueueSettings};
+pub use share::{Capacity, DeviceShares, Seat, SharedDevice};
 pub use speed::Speed;
 pub use window::{ServiceTime, window};

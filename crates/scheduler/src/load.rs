@@ -24,6 +24,8 @@ pub struct EndpointLoad {
     pub workers: Vec<WorkerLoad>,
     /// For each slot, the total time in which its workers had jobs.
     pub busy: Vec<Duration>,
+    /// For each slot, the part of that time in which they were paused, because others computed on the device.
+    pub paused: Vec<Duration>,
     /// The mode of the endpoint.
     pub mode: Mode,
 }

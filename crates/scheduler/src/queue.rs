@@ -2,12 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use litplex_core::Job;
+use litplex_core::{Job, Priority};
 use tokio::time::Instant;
 
-/// The jobs that wait: deeper ones first, so that work half done is not behind work not begun, and
-/// equally deep ones in the order of their arrival. A request of a client has depth 0; a call has a greater one.
+/// The time after which a job of the class `batch` goes before interactive ones that came later.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The jobs that wait: deeper ones first, so that work half done is not behind work not begun; equally
+/// deep ones by their class, and then in the order of their arrival. A request of a client has depth 0; a call has
+/// a greater one.
 #[derive(Default)]
 pub(crate) struct JobQueue {
     jobs: VecDeque<Job>,
@@ -36,10 +41,25 @@ impl JobQueue {
     /// Returns the place of a new job.
     pub(crate) fn position(&self, job: &Job) -> usize {
         match self.jobs.back() {
-            Some(last) if last.depth() < job.depth() => {
-                self.jobs.partition_point(|other| other.depth() >= job.depth())
+            Some(last) if group(last) > group(job) => {
+                self.jobs.partition_point(|other| group(other) <= group(job))
             }
             _ => self.jobs.len(),
+        }
+    }
+
+    /// Makes interactive jobs of those that have waited for long.
+    pub(crate) fn promote(&mut self, now: Instant) {
+        let has_waited =
+            |job: &Job| job.priority == Priority::Batch && now - job.queued >= LONGEST_WAIT;
+        // The last group has the jobs of clients; without one of the class `batch` there is nothing to do.
+        if self.jobs.back().is_none_or(|last| last.priority == Priority::Interactive)
+            && self.calls() == 0
+        {
+            return;
+        }
+        while let Some(job) = self.take_front(has_waited) {
+            self.requeue(Job { priority: Priority::Interactive, ..job });
         }
     }
 
@@ -66,8 +86,8 @@ impl JobQueue {
 
     /// Returns a job to its place in the order of arrival.
     pub(crate) fn requeue(&mut self, job: Job) {
-        let place = (Reverse(job.depth()), job.queued);
-        let is_before = |other: &Job| (Reverse(other.depth()), other.queued) < place;
+        let place = (group(&job), job.queued);
+        let is_before = |other: &Job| (group(other), other.queued) < place;
         self.insert_at(self.jobs.partition_point(is_before), job);
     }
 
@@ -76,7 +96,7 @@ impl JobQueue {
         self.jobs.partition_point(|job| job.depth() > 0)
     }
 
-    /// Returns the oldest request of a client.
+    /// Returns the oldest request of a client, of the higher class that is there.
     pub(crate) fn oldest_request(&self) -> Option<&Job> {
         self.jobs.get(self.calls())
     }
@@ -85,32 +105,52 @@ impl JobQueue {
         self.remove(self.calls())
     }
 
+    /// Returns whether a request of a client waits that is not above this class.
+    pub(crate) fn has_request(&self, class: Priority) -> bool {
+        self.jobs.back().is_some_and(|last| last.depth() == 0 && last.priority >= class)
+    }
+
+    /// Takes out the oldest request of a client of the lowest class, if that is not above this class.
+    pub(crate) fn take_least_request(&mut self, class: Priority) -> Option<Job> {
+        let last = self.jobs.back().filter(|last| last.depth() == 0 && last.priority >= class)?;
+        self.remove(self.jobs.partition_point(|job| group(job) < group(last)))
+    }
+
     /// Returns the time since which the oldest job waits.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.fronts().map(|at| self.jobs[at].queued).min()
     }
 
-    /// Returns the place of the first job of each depth.
+    /// Returns the place of the first job of each depth and class.
     fn fronts(&self) -> impl Iterator<Item = usize> {
         let mut at = 0;
         std::iter::from_fn(move || {
             let front = at;
-            let depth = self.jobs.get(front)?.depth();
-            at = match self.jobs.back() {
-                Some(last) if last.depth() < depth => {
-                    self.jobs.partition_point(|job| job.depth() >= depth)
-                }
-                _ => self.jobs.len(),
-            };
+            let first = group(self.jobs.get(front)?);
+            at = self.end_of(first);
             Some(front)
         })
     }
 
-    /// Returns the places of jobs in the order in which they are to be computed.
+    /// Returns the end of the jobs of a depth and class.
+    fn end_of(&self, wanted: Group) -> usize {
+        match self.jobs.back() {
+            Some(last) if group(last) > wanted => {
+                self.jobs.partition_point(|job| group(job) <= wanted)
+            }
+            _ => self.jobs.len(),
+        }
+    }
+
+    /// Returns the places of jobs in the order in which they are to be computed. Newest first concerns the
+    /// requests of clients of one class.
     pub(crate) fn order(&self, newest_first: bool) -> impl Iterator<Item = usize> {
         let (first, end) = (self.calls(), self.jobs.len());
-        (0..first)
-            .chain((first..end).map(move |at| if newest_first { first + end - 1 - at } else { at }))
+        let middle = self.end_of((Reverse(0), Priority::Interactive)).max(first);
+        let in_order = move |from: usize, to: usize| {
+            (from..to).map(move |at| if newest_first { from + to - 1 - at } else { at })
+        };
+        (0..first).chain(in_order(first, middle)).chain(in_order(middle, end))
     }
 
     /// Takes out the first jobs, at most this many.
@@ -129,7 +169,7 @@ impl JobQueue {
         jobs
     }
 
-    /// Takes out the first job of a depth, if one has a property.
+    /// Takes out the first job of a depth and class, if one has a property.
     pub(crate) fn take_front(&mut self, has_property: impl Fn(&Job) -> bool) -> Option<Job> {
         let place = self.fronts().find(|at| has_property(&self.jobs[*at]))?;
         self.remove(place)
@@ -150,6 +190,83 @@ impl JobQueue {
     }
 }
 
+/// The depth and the class of a job, in the order of the queue.
+type Group = (Reverse<u32>, Priority);
+
+fn group(job: &Job) -> Group {
+    (Reverse(job.depth()), job.priority)
+}
+
 fn parts<'a>(jobs: impl IntoIterator<Item = &'a Job>) -> usize {
     jobs.into_iter().filter(|job| job.is_part).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use litplex_core::{Origin, Request, reply};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn job(class: Priority, depth: u32, queued: Instant) -> Job {
+        let job = Job::new(Request::json("1"), queued, queued + 60 * SECOND, reply().0);
+        let origin = (depth > 0).then(|| Arc::new(Origin { depth, ..Origin::default() }));
+        Job { priority: class, origin, ..job }
+    }
+
+    /// Returns a queue of jobs that came one after the other, and their order as seconds of arrival.
+    fn queue(start: Instant, jobs: &[(Priority, u32)]) -> JobQueue {
+        let mut queue = JobQueue::default();
+        for (second, (class, depth)) in (0..).zip(jobs) {
+            queue.insert(job(*class, *depth, start + second * SECOND));
+        }
+        queue
+    }
+
+    fn seconds(queue: &JobQueue, start: Instant, newest_first: bool) -> Vec<u64> {
+        queue.order(newest_first).map(|at| (queue.job(at).queued - start).as_secs()).collect()
+    }
+
+    const MIXED: [(Priority, u32); 6] = [
+        (Priority::Batch, 0),
+        (Priority::Interactive, 0),
+        (Priority::Batch, 0),
+        (Priority::Interactive, 0),
+        (Priority::Batch, 1),
+        (Priority::Interactive, 2),
+    ];
+
+    #[test]
+    fn interactive_jobs_go_before_others_of_the_same_depth() {
+        let start = Instant::now();
+        let queue = queue(start, &MIXED);
+        assert_eq!(seconds(&queue, start, false), [5, 4, 1, 3, 0, 2]);
+        assert_eq!(seconds(&queue, start, true), [5, 4, 3, 1, 2, 0]);
+        assert_eq!(queue.oldest(), Some(start));
+    }
+
+    #[test]
+    fn a_job_that_has_waited_for_long_goes_before_later_ones() {
+        let start = Instant::now();
+        let mut queue = queue(start, &MIXED);
+        queue.promote(start + LONGEST_WAIT);
+        assert_eq!(seconds(&queue, start, false), [5, 4, 0, 1, 3, 2]);
+        queue.promote(start + 20 * SECOND);
+        assert_eq!(seconds(&queue, start, false), [5, 4, 0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_queue_gives_up_the_lowest_class_first() {
+        let start = Instant::now();
+        let mut queue = queue(start, &MIXED);
+        let mut taken =
+            |class| queue.take_least_request(class).map(|job| (job.queued - start).as_secs());
+        assert_eq!(taken(Priority::Interactive), Some(0));
+        assert_eq!(taken(Priority::Batch), Some(2));
+        assert_eq!(taken(Priority::Batch), None, "no interactive one");
+        assert_eq!(taken(Priority::Interactive), Some(1));
+    }
 }

@@ -82,6 +82,7 @@ impl Schedule {
             fixed_batches,
             adaptive_order,
             max_batch_cost: by_cost.then_some(40.0),
+            device_weight: None,
             generation: 1,
             is_shadow: false,
         };

@@ -21,6 +21,8 @@ pub struct QueueSettings {
     pub fixed_batches: bool,
     /// The highest cost of a batch, padding included.
     pub max_batch_cost: Option<f64>,
+    /// The weight of the endpoint on devices that it shares; `None`: that of its seats.
+    pub device_weight: Option<f64>,
     /// The generation of the workers, as recordings of requests show it.
     pub generation: u64,
     /// Whether its jobs are shadows, which are in no metric of the queue.

@@ -17,8 +17,10 @@ use crate::event::{Event, WorkerId};
 use crate::fill::CANDIDATE_BATCHES;
 use crate::pace::PublishedPace;
 use crate::queue::JobQueue;
+use crate::share::Change;
 use crate::size::size;
 use crate::standing::StandingQueue;
+use crate::turn::{Seats, WorkerTurn};
 use crate::{
     Basis, BatchModel, BatchWork, Decision, EndpointLoad, Load, Outlook, QueueSettings, Rules,
     Waiting, decide,
@@ -54,7 +56,11 @@ pub(crate) struct EndpointState {
     /// The jobs that a lost worker may have been computing.
     suspects: VecDeque<Job>,
     workers: Vec<AttachedWorker>,
+    /// The seats on devices that it may share.
+    seats: Option<Seats>,
     busy: BusyTimes,
+    /// The time in which workers with jobs were paused.
+    paused: BusyTimes,
     mode: Mode,
     outlook: Outlook,
     /// The time at which the outlook was set.
@@ -86,7 +92,9 @@ impl EndpointState {
             queue: JobQueue::default(),
             suspects: VecDeque::new(),
             workers: Vec::new(),
+            seats: None,
             busy: BusyTimes::default(),
+            paused: BusyTimes::default(),
             mode: Mode::default(),
             outlook: Outlook::default(),
             outlook_since: now,
@@ -101,6 +109,11 @@ impl EndpointState {
         }
     }
 
+    /// Returns the state with seats on devices that it may share.
+    pub(crate) fn seated(self, seats: Seats) -> Self {
+        Self { seats: Some(seats), ..self }
+    }
+
     /// Applies an event; [`act`](Self::act) must follow at the same time.
     pub(crate) fn handle(&mut self, event: Event, now: Instant) {
         match event {
@@ -108,7 +121,11 @@ impl EndpointState {
             Event::CallersLeft => self.callers_left = true,
             Event::Attached { id, slot, info, worker } => {
                 self.apply_model_info(&info);
-                self.workers.push(AttachedWorker::new(id, slot, &info, worker, now));
+                let turn = match &self.seats {
+                    Some(seats) => seats.turn(slot, id, worker.pausing()),
+                    None => WorkerTurn::unshared(id),
+                };
+                self.workers.push(AttachedWorker::new(id, slot, &info, worker, turn, now));
                 self.busy.set(slot, false, now);
                 self.for_first.drain(..).for_each(|request| _ = request.send(Ok(())));
             }
@@ -120,10 +137,14 @@ impl EndpointState {
                 self.remove(id, now);
                 self.take_back(unanswered, now);
             }
+            Event::Turn(id, change) => self.on_turn(id, change, now),
             Event::Outlook(outlook) => self.set_outlook(outlook, now),
             Event::Mode(mode) => self.mode = mode,
             Event::Settings(settings) => {
                 self.metrics.set_muted(settings.is_shadow);
+                if let (Some(seats), Some(weight)) = (&self.seats, settings.device_weight) {
+                    seats.weigh(weight);
+                }
                 self.settings = settings;
             }
             Event::CostQuery { request, answer } => self.cost(request, answer),
@@ -139,9 +160,16 @@ impl EndpointState {
         if std::mem::take(&mut self.callers_left) {
             self.drop_abandoned_jobs(now);
         }
+        self.end_turns(true);
+        self.queue.promote(now);
         let due = loop {
             self.drop_void_jobs(now);
             match self.decide(now) {
+                Decision::Dispatch { worker, .. } if self.needs_turn(worker) => self.ask(worker),
+                Decision::DispatchSuspect { worker } if self.workers[worker].turn.is_closed() => {
+                    break None;
+                }
+                Decision::DispatchSuspect { worker } if self.needs_turn(worker) => self.ask(worker),
                 Decision::Dispatch { worker, jobs } => self.dispatch(worker, jobs, now),
                 Decision::DispatchSuspect { worker } => self.dispatch_suspect(worker, now),
                 Decision::WaitUntil(due) => break Some(due),
@@ -152,7 +180,36 @@ impl EndpointState {
             self.standing.drained();
         }
         self.workers.iter_mut().for_each(AttachedWorker::flush);
+        self.end_turns(false);
         [due, self.first_expiry()].into_iter().flatten().min()
+    }
+
+    fn needs_turn(&self, worker: usize) -> bool {
+        let worker = &self.workers[worker];
+        worker.in_flight() == 0 && worker.turn.is_needed(self.makes_calls)
+    }
+
+    /// Asks for a turn of a worker, for the first job.
+    fn ask(&mut self, worker: usize) {
+        let first = self.suspects.front().or(self.queue.front());
+        let class = first.map(|job| job.priority).unwrap_or_default();
+        self.workers[worker].turn.ask(class);
+    }
+
+    /// Ends the turns of workers without jobs; `yields`: only of those that must yield.
+    fn end_turns(&mut self, yields: bool) {
+        let idle = self.workers.iter_mut().filter(|worker| worker.in_flight() == 0);
+        idle.for_each(|worker| worker.turn.end(yields));
+    }
+
+    fn on_turn(&mut self, id: WorkerId, change: Change, now: Instant) {
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.id == id) else { return };
+        worker.turn.change(change);
+        match change {
+            Change::Paused => self.paused.set(worker.slot, worker.in_flight() > 0, now),
+            Change::Granted | Change::Resumed => self.paused.set(worker.slot, false, now),
+            Change::Yield => {}
+        }
     }
 
     fn decide(&self, now: Instant) -> Decision {
@@ -194,7 +251,7 @@ impl EndpointState {
         match admitted {
             Ok(()) => self.queue.insert(job),
             Err(refusal) if self.makes_room(&job, &refusal) => {
-                if let Some(oldest) = self.queue.take_oldest_request() {
+                if let Some(oldest) = self.queue.take_least_request(job.priority) {
                     self.refuse(oldest, refusal);
                 }
                 self.queue.insert(job);
@@ -220,7 +277,7 @@ impl EndpointState {
         self.newest_first()
             && job.depth() == 0
             && matches!(refusal.reason, Shed::QueueFull)
-            && self.queue.oldest_request().is_some()
+            && self.queue.has_request(job.priority)
     }
 
     /// Returns whether requests of clients are computed in the reverse order of their arrival. One of several jobs
@@ -390,11 +447,15 @@ impl EndpointState {
             metrics.computed(took);
         });
         self.busy.set(worker.slot, worker.in_flight() > 0, now);
+        if worker.in_flight() == 0 {
+            self.paused.set(worker.slot, false, now);
+        }
     }
 
     fn remove(&mut self, id: WorkerId, now: Instant) {
         if let Some(worker) = self.workers.iter().find(|worker| worker.id == id) {
             self.busy.set(worker.slot, false, now);
+            self.paused.set(worker.slot, false, now);
         }
         self.workers.retain(|worker| worker.id != id);
     }
@@ -495,6 +556,7 @@ impl EndpointState {
                 .map(|(time, capacity)| capacity as f64 / time.as_secs_f64()),
             workers: self.workers.iter().map(AttachedWorker::report).collect(),
             busy: self.busy.totals(now),
+            paused: self.paused.totals(now),
             mode: self.mode,
         }
     }
@@ -527,8 +589,11 @@ impl EndpointState {
     }
 
     fn waiting(&self) -> Waiting {
+        // Jobs for workers that wait for their turn need no other.
+        let asked = self.workers.iter().filter(|worker| worker.turn.is_asked()).count();
+        let expected = asked * self.rules_now().max_batch_size;
         Waiting {
-            queued: self.queue.len(),
+            queued: self.queue.len().saturating_sub(expected),
             oldest: self.queue.front().map(|job| job.queued),
             suspects: self.suspects.len(),
         }
@@ -543,7 +608,8 @@ impl EndpointState {
         let rules = self.rules_now();
         let load = |worker: &AttachedWorker| {
             let load = worker.load(&rules, self.workers.len(), self.model.chooses(), exact);
-            Load { window: load.window.max(least), ..load }
+            let window = if worker.turn.is_closed() { 0 } else { load.window.max(least) };
+            Load { window, ..load }
         };
         self.workers.iter().map(load).collect()
     }

@@ -10,6 +10,7 @@ use crate::QueueSettings;
 use crate::event::Event;
 use crate::pace::PublishedPace;
 use crate::state::EndpointState;
+use crate::turn::Seats;
 
 /// The most events that are applied before the next decisions.
 const EVENTS_AT_ONCE: usize = 256;
@@ -29,8 +30,9 @@ impl EndpointTask {
         settings: QueueSettings,
         metrics: Queue,
         pace: Arc<PublishedPace>,
+        seats: Seats,
     ) -> Self {
-        let state = EndpointState::new(settings, metrics, Instant::now());
+        let state = EndpointState::new(settings, metrics, Instant::now()).seated(seats);
         Self { inbox, state, pace, due: None }
     }
 

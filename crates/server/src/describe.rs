@@ -237,11 +237,18 @@ fn numbers_of_workers(endpoint: &Endpoint) -> Rows {
 }
 
 fn resources(endpoint: &Endpoint) -> Rows {
-    let Resources { threads, cpu_affinity, memory_limit, gpu_memory_fraction, isolate_devices } =
-        &endpoint.resources;
+    let Resources {
+        threads,
+        cpu_affinity,
+        device_weight,
+        memory_limit,
+        gpu_memory_fraction,
+        isolate_devices,
+    } = &endpoint.resources;
     vec![
         ("threads", chosen(*threads, BY_THE_CORES)),
         ("cpu_affinity", chosen(cpu_affinity.as_deref().map(list), "all")),
+        ("device_weight", device_weight.to_string()),
         ("memory_limit", chosen(*memory_limit, "none")),
         ("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")),
         ("isolate_devices", isolate_devices.to_string()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use litplex_calls::{Backend, Lease, Target, WatchedQueue};
 use litplex_config::{Endpoint, Source};
 use litplex_core::Attach;
-use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_endpoint};
+use litplex_scheduler::{Endpoint as Queue, QueueSettings, spawn_seated_endpoint};
 use litplex_supervisor::{Supervisor, SupervisorSettings, supervise};
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::elastic::{Followed, follow_load};
 use crate::generation_spec::GenerationSpec;
 use crate::launch::launcher;
 use crate::residency::{BudgetedLaunch, Membership, MemoryDemand, name_of};
+use crate::seats::seats;
 use crate::size::Size;
 
 /// The longest time in which a worker that is no longer wanted may finish its jobs.
@@ -57,9 +58,11 @@ impl Generation {
         number: u64,
         size: Size,
     ) -> Self {
-        let GenerationSpec { config, telemetry, environment, .. } = &**spec;
+        let GenerationSpec { config, telemetry, environment, placement, .. } = &**spec;
         let metrics = telemetry.metrics.queue(config.label());
-        let queue = spawn_endpoint(queue_settings(config, number), metrics);
+        let seats = seats(config, placement, &environment.shares);
+        let threads = placement.threads.number;
+        let queue = spawn_seated_endpoint(queue_settings(config, number), metrics, seats, threads);
         let watched = environment.calls.watch(config.label(), size.most());
         Self::prepare(queue, watched, spec, model, number, size)
     }
@@ -223,6 +226,7 @@ fn queue_settings(config: &Endpoint, generation: u64) -> QueueSettings {
         fixed_batches: config.has_fixed_batches,
         adaptive_order: !config.keeps_arrival_order,
         max_batch_cost: config.max_batch_cost,
+        device_weight: Some(config.resources.device_weight),
         generation,
         is_shadow: false,
     }

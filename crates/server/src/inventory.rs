@@ -168,6 +168,7 @@ fn server_options(program: &Program) -> Rows {
         ("tls_cert", hidden(program.tls.is_some())),
         ("grace", format!("{:?}", program.grace)),
         ("http_threads", option(program.http_threads)),
+        ("device_concurrency", program.device_concurrency.to_string()),
         ("max_connections", option(program.max_connections)),
         ("keep_alive_timeout", format!("{:?}", program.keep_alive_timeout)),
         ("memory_budget", option(program.memory_budget)),

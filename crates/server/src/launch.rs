@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use litplex_admin::RunDir;
 use litplex_calls::{CallService, QueueCalls, Registry, Targets};
-use litplex_config::{Endpoint, Program, Source};
+use litplex_config::{DeviceConcurrency, Endpoint, Program, Source};
 use litplex_core::{Attach, Calls, Device, Launch};
 use litplex_devices::{Threads, isolate, thread_variables};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
+use litplex_scheduler::DeviceShares;
 use litplex_workers::{
     Callees, OutputSpec, Overrides, Preload, ProcessSpec, PythonLaunch, Sdk, Settings,
     SharedPatience, Templates, WorkerLimits, WorkerSpec, WorkerTelemetry, default_interpreter,
@@ -55,6 +56,8 @@ pub(crate) struct WorkerEnvironment {
     pub(crate) calls: CallService,
     /// The memory of all workers.
     pub(crate) residency: ResidencyHandle,
+    /// The devices that endpoints share, and the limit of each.
+    pub(crate) shares: (DeviceShares, DeviceConcurrency),
 }
 
 impl WorkerEnvironment {
@@ -84,6 +87,7 @@ impl WorkerEnvironment {
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
             residency: ResidencyHandle::spawn(config),
+            shares: (DeviceShares::spawn(), config.device_concurrency),
         })
     }
 }

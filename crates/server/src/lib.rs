@@ -62,6 +62,7 @@ mod residency;
 mod routes;
 mod running_endpoint;
 mod scrape;
+mod seats;
 mod secrets;
 mod seen_files;
 mod serving;

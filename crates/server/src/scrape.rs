@@ -1,6 +1,8 @@
 //! The text that Prometheus reads: all metrics, and the state of every endpoint at that time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use litplex_admin::MemoryStatus;
 use litplex_core::{BoxFuture, Cause, Usage};
@@ -82,6 +84,7 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
         }),
         residency: residency(controls),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
+        devices: device_seconds(controls, load),
     }
 }
 
@@ -108,11 +111,22 @@ fn places(memory: &MemoryStatus) -> Vec<ObservedPlace> {
     [host].into_iter().chain(gpus).collect()
 }
 
+/// Returns the time that the workers have had of each device.
+fn device_seconds(controls: &EndpointControls, load: &EndpointLoad) -> Vec<(String, Duration)> {
+    let mut seconds = BTreeMap::<String, Duration>::new();
+    for (slot, busy) in load.busy.iter().enumerate() {
+        let device = &controls.devices[slot % controls.devices.len()];
+        let paused = load.paused.get(slot).copied().unwrap_or_default();
+        *seconds.entry(device.as_str().to_owned()).or_default() += busy.saturating_sub(paused);
+    }
+    seconds.into_iter().collect()
+}
+
 fn restarts(record: &Record, cause: Cause) -> u64 {
     record.causes.get(&cause).copied().unwrap_or_default()
 }
 
-fn worker(load: &EndpointLoad, slot: usize, busy: std::time::Duration) -> ObservedWorker {
+fn worker(load: &EndpointLoad, slot: usize, busy: Duration) -> ObservedWorker {
     let worker = load.workers.iter().find(|worker| worker.slot == slot);
     let inflight = worker.map(|worker| worker.in_flight);
     ObservedWorker { slot, busy, inflight, ..ObservedWorker::default() }

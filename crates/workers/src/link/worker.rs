@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_core::{
-    Attachment, Calls, Job, ModelInfo, Outcome, Progress, Request, Unanswered, Worker, WorkerExit,
+    Attachment, Calls, Job, ModelInfo, Outcome, Pausing, Progress, Request, Unanswered, Worker,
+    WorkerExit,
 };
 use litplex_metrics::StageTimes;
 use litplex_wire::{Frame, Kind, LoadedFile};
@@ -35,6 +36,8 @@ pub(crate) struct LinkSettings {
     pub(crate) names: WorkerNames,
     /// The calls of its hooks.
     pub(crate) calls: Arc<dyn Calls>,
+    /// The means to interrupt the worker; `None` if it is on another machine.
+    pub(crate) pausing: Option<Arc<dyn Pausing>>,
 }
 
 /// The launch's end of a running link.
@@ -59,7 +62,9 @@ impl Link {
         settings: LinkSettings,
     ) -> Self {
         let mode = dispatch_mode(info, &settings);
-        let LinkSettings { span, heartbeat, metrics, stages, health, names, calls, .. } = settings;
+        let LinkSettings {
+            span, heartbeat, metrics, stages, health, names, calls, pausing, ..
+        } = settings;
         let worker = Arc::new(WorkerCalls::attach(calls, names, info.places));
         // Bounded by the calls in flight.
         let (parents, queries) = mpsc::unbounded_channel();
@@ -98,6 +103,7 @@ impl Link {
             commands,
             cost_queries,
             progress: progress.clone(),
+            pausing,
         }));
         let retiring = worker.clone();
         let mut calls = JoinSet::new();
@@ -155,9 +161,14 @@ struct LinkWorker {
     commands: mpsc::UnboundedSender<Command>,
     cost_queries: mpsc::UnboundedSender<CostQuery>,
     progress: Arc<dyn Progress>,
+    pausing: Option<Arc<dyn Pausing>>,
 }
 
 impl Worker for LinkWorker {
+    fn pausing(&self) -> Option<Arc<dyn Pausing>> {
+        self.pausing.clone()
+    }
+
     fn dispatch(&mut self, jobs: Vec<Job>) {
         if let Err(SendError(Command::Jobs(jobs))) = self.commands.send(Command::Jobs(jobs)) {
             // The connection has just ended, and the scheduler will be told.
@@ -268,6 +279,7 @@ mod tests {
             health: UnhealthyCount::default().guard(),
             names: names("/test"),
             calls: Arc::new(MockCalls::default()),
+            pausing: None,
         }
     }
 

@@ -234,6 +234,8 @@ impl Drop for Process {
 /// Ends the processes of a group whose leader is gone: terminates them, and kills those that stay.
 async fn end_group(group: Pid) {
     let _ = kill_process_group(group, Signal::TERM);
+    // They may be stopped, because the process was interrupted for the turn of another worker.
+    let _ = kill_process_group(group, Signal::CONT);
     let begin = Instant::now();
     while test_kill_process_group(group).is_ok() && begin.elapsed() < CLEAN_UP {
         sleep(LOOK_EVERY).await;

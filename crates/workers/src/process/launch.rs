@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{Attach, BoxFuture, Calls, Launch, LaunchError, Launched, Loading};
+use litplex_core::{Attach, BoxFuture, Calls, Launch, LaunchError, Launched, Loading, Pausing};
 use litplex_metrics::{StageTimes, UserSink};
 use litplex_wire::{Ready, Setup};
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ use super::monitor::ProcessMonitor;
 use super::order::Order;
 use super::output::Label;
 use super::pipes::StandardStreams;
+use super::pausing::ProcessPausing;
 use super::spec::{Overrides, ProcessSpec, WorkerSpec};
 use super::template_process::TemplateSpec;
 use super::templates::{Preloaded, module_path};
@@ -331,7 +332,9 @@ impl Launcher {
         let span = Span::current();
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
-        let settings = self.link_settings(slot, span.clone(), metrics);
+        let pausing = process.id().and_then(ProcessPausing::new);
+        let pausing = pausing.map(|pausing| Arc::new(pausing) as Arc<dyn Pausing>);
+        let settings = LinkSettings { pausing, ..self.link_settings(slot, span.clone(), metrics) };
         let monitor = ProcessMonitor::new(pid, listener.stacks());
         let dialled = listener.accept_calls();
         let described = (&info, &ready.sources[..]);
@@ -366,6 +369,7 @@ impl Launcher {
             health,
             names,
             calls,
+            pausing: None,
         }
     }
 }

@@ -27,6 +27,7 @@ mod monitor;
 mod order;
 mod orphans;
 mod output;
+mod pausing;
 mod pipes;
 mod record;
 mod requirements;
