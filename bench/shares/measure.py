@@ -1,7 +1,7 @@
 """A fast endpoint beside a saturated slow one on the same cores: latency and throughput, each relative to that alone.
 
-Two servers are asked in turn, in several rounds: `turns`, as servers are by default, and `kernel`, in
-which no worker is interrupted (`device_concurrency=False`), so that the kernel alone divides the cores.
+Two servers are asked in turn, in several rounds: `turns`, whose endpoints have a `device_weight`, and
+`kernel`, in which no worker is interrupted, so that the kernel alone divides the cores.
 The fast model takes 5 ms of CPU time; one client sends a request, waits for the response and then for
 `--think` seconds. The slow model computes for `--slow` seconds of CPU time, by two workers or by one with
 two threads, and as many clients keep it busy.
@@ -19,8 +19,8 @@ import time
 import litplex as ls
 
 FAST = 0.005
-#: The options of the server, by its name.
-SERVERS = {"turns": {}, "kernel": {"device_concurrency": False}}
+#: The options of the endpoints, by the name of the server.
+SERVERS = {"turns": {"device_weight": 1}, "kernel": {}}
 #: The workers of the slow endpoint and the threads of each.
 SHAPES = {"two workers": (2, 1), "two threads": (1, 2)}
 
@@ -55,7 +55,7 @@ class Slow(ls.LitAPI):
 def serve(name, shape, slow, port):
     workers, threads = SHAPES[shape]
     ls.run_servers(
-        ls.LitServer(Fast(), path="/fast", accelerator="cpu", threads=1),
+        ls.LitServer(Fast(), path="/fast", accelerator="cpu", threads=1, **SERVERS[name]),
         ls.LitServer(
             Slow(float(slow), threads),
             path="/slow",
@@ -63,10 +63,10 @@ def serve(name, shape, slow, port):
             workers_per_device=workers,
             threads=threads,
             timeout=300,
+            **SERVERS[name],
         ),
         port=int(port),
         log_level="warning",
-        **SERVERS[name],
     )
 
 

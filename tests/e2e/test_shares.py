@@ -36,7 +36,7 @@ MODELS = f"""
 
     def serve(**options):
         if __name__ == "__main__":
-            own = dict(cpu_affinity=CORE, accelerator="cpu")
+            own = dict(cpu_affinity=CORE, accelerator="cpu", device_weight=1)
             ls.run_servers(
                 ls.LitServer(Slow(), path="/slow", **own),
                 ls.LitServer(Fast(), path="/fast", **own),

@@ -210,8 +210,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The interval in seconds at which the app host, if there is one (middlewares, `authorize`, `server.app`), must show that its loop runs; after three intervals without an answer it is killed and started again.";
     Server "http_threads": Kind::Integer(1, 256), "an integer from 1 to 256", "half the cores",
         "The number of threads that handle HTTP.";
-    Server "device_concurrency": Kind::CountOrFalse, "an integer of at least 1, or false", "on cores, as many as they can compute at full speed; on a GPU, any number",
-        "The most workers that compute at the same time on a device, or on the same cores, while workers of several endpoints want it. The endpoints then take turns, each for its share (`device_weight`), and a worker of a Python model is interrupted for the turn of another one. false turns this off.";
+    Server "device_concurrency": Kind::CountOrFalse, "an integer of at least 1, or false", "false; if an endpoint has a `device_weight`, on cores as many as they can compute at full speed, on a GPU any number",
+        "The most workers that compute at the same time on a device, or on the same cores, while workers of several endpoints want it. The endpoints then take turns, each for its share (`device_weight`), and a worker of a Python model is interrupted for the turn of another one.";
     Server "max_connections": Kind::Integer(1, MANY), "an integer of at least 1", "three quarters of the file descriptors that are not reserved for workers; a quarter with an app host",
         "The most connections at a time; further clients wait until a connection ends.";
     Server "memory_budget": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "the machine's, or the container's, less a tenth",

@@ -114,20 +114,22 @@ pub struct Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceConcurrency {
     /// As many as the cores can compute at full speed, and no limit for GPUs.
-    #[default]
     Measured,
     /// This number.
     Workers(usize),
     /// No limit.
+    #[default]
     Unlimited,
 }
 
 impl DeviceConcurrency {
-    fn of(options: &Map<String, Value>) -> Self {
+    /// Reads the option; without it, weights ask for turns.
+    fn of(options: &Map<String, Value>, has_weights: bool) -> Self {
         match (boolean(options, "device_concurrency"), integer(options, "device_concurrency")) {
             (Some(_), _) => Self::Unlimited,
             (None, Some(workers)) => Self::Workers(workers),
-            (None, None) => Self::Measured,
+            (None, None) if has_weights => Self::Measured,
+            (None, None) => Self::Unlimited,
         }
     }
 }
@@ -333,7 +335,10 @@ pub fn resolve(mut raw: Map<String, Value>, origin: &Origin) -> Result<Program, 
         tls: tls::files(&raw, &directory),
         grace: seconds(&raw, "grace").unwrap_or(DEFAULT_GRACE),
         http_threads: integer(&raw, "http_threads"),
-        device_concurrency: DeviceConcurrency::of(&raw),
+        device_concurrency: DeviceConcurrency::of(
+            &raw,
+            endpoints.iter().any(|endpoint| endpoint.contains_key("device_weight")),
+        ),
         max_connections: integer(&raw, "max_connections"),
         memory_budget: raw.get("memory_budget").and_then(bytes),
         gpu_memory_budget: raw.get("gpu_memory_budget").and_then(bytes),
