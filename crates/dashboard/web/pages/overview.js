@@ -69,7 +69,9 @@ function totals() {
     figure("Queued", count(sum((each) => each.queued))),
     figure("Errors/min", count(failed), { tone: failed ? "bad" : "" }),
     figure("Workers ready", `${ready} of ${workers}`, { tone: ready < workers ? "warn" : "" }),
-    figure("Memory", bytes(sum((each) => each.memory ?? 0))),
+    figure("Memory", bytes(sum((each) => each.memory ?? 0)), {
+      title: status?.memory && `${bytes(status.memory.held)} of the budget of ${bytes(status.memory.budget)}`,
+    }),
     status?.gpus.map((gpu) =>
       figure(
         `GPU ${gpu.index}`,
