@@ -178,18 +178,6 @@ def recording():
     assert LEDGER.sent == sum(LEDGER.outcomes.values()), str(LEDGER)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache():
-    """Keeps what servers remember, such as the memory of models, out of the user's cache."""
-    with (
-        tempfile.TemporaryDirectory(prefix="lc", dir="/tmp") as directory,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        if "LITPLEX_CACHE_DIR" not in os.environ:
-            patch.setenv("LITPLEX_CACHE_DIR", directory)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def every_request_ends(recording):
     """Checks, after the servers of the test have ended, that each request has one outcome."""

@@ -131,9 +131,9 @@ class ServerOptions(TypedDict, total=False):
         device_concurrency: The most workers that compute at the same time on a device, or on the
             same cores, while workers of several endpoints want it. The endpoints then take turns,
             each for its share (``device_weight``), and a worker of a Python model is interrupted
-            for the turn of another one. false turns this off. Value: an integer of at least 1, or
-            false. Default: on cores, as many as they can compute at full speed; on a GPU, any
-            number.
+            for the turn of another one. Value: an integer of at least 1, or false. Default: false;
+            if an endpoint has a ``device_weight``, on cores as many as they can compute at full
+            speed, on a GPU any number.
         max_connections: The most connections at a time; further clients wait until a connection
             ends. Value: an integer of at least 1. Default: three quarters of the file descriptors
             that are not reserved for workers; a quarter with an app host.
