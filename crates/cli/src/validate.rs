@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::call::{Example, ExampleClient};
+use crate::call::{Example, ExampleClient, note};
 use crate::say::{say, say_json};
 use crate::servers::ServerArgs;
 use crate::table::{columns, seconds};
@@ -87,6 +87,11 @@ pub(crate) fn run(validate: &Validate) -> anyhow::Result<()> {
         path: &endpoint.path,
         limit: Duration::from_secs(validate.limit.into()),
     };
+    // An interrupted command cannot restore it.
+    note(&format!(
+        "note: if this is interrupted, `litplex scale {} auto` ends the trial\n",
+        endpoint.label
+    ));
     let found = trial.run(validate.input.as_deref());
     // Also after an error: the endpoint is again as configured.
     let restored = running.client.scale(&endpoint.label, WorkerCount::Auto);

@@ -177,6 +177,15 @@ impl Cause {
     }
 }
 
+/// The want of room in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom {
+    /// The time after which a start is tried again.
+    pub retry_after: Duration,
+    /// Whether there can be room as things are.
+    pub is_in_vain: bool,
+}
+
 /// The reason why a worker did not become ready.
 #[derive(Debug, Clone)]
 pub struct LaunchError {
@@ -184,9 +193,8 @@ pub struct LaunchError {
     pub reason: String,
     /// The traceback of the model's own code, if there is one.
     pub traceback: Option<String>,
-    /// Set if the worker was not started because there is no room for it in memory: the time after which there
-    /// may be.
-    pub no_room: Option<Duration>,
+    /// Set if the worker was not started because there is no room for it in memory.
+    pub no_room: Option<NoRoom>,
     /// The error of the launch, if there is one; it is not part of equality.
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -197,9 +205,9 @@ impl LaunchError {
         Self { reason: reason.into(), traceback: None, no_room: None, source: None }
     }
 
-    /// Creates the error that there is no room in memory, and may be after a time.
-    pub fn no_room(reason: impl Into<String>, retry_after: Duration) -> Self {
-        Self { no_room: Some(retry_after), ..Self::new(reason) }
+    /// Creates the error that there is no room in memory.
+    pub fn no_room(reason: impl Into<String>, no_room: NoRoom) -> Self {
+        Self { no_room: Some(no_room), ..Self::new(reason) }
     }
 }
 

@@ -79,12 +79,12 @@ impl Residency {
     }
 
     /// Returns the memory that can never be there for an ask: that of its callers, of workers that are never
-    /// evicted, and of its own endpoint.
+    /// evicted, and of its own endpoint. Those that load count when they are measured.
     pub(crate) fn immovable(&self, ask: &Ask) -> Memory {
         self.memory(|id, worker| {
             let is_caller = ask.chain.contains(&id.endpoint);
             let is_own = id.endpoint == ask.worker.endpoint;
-            let stays = !worker.is_leaving() && (is_own || self.is_floor(*id));
+            let stays = worker.is_resident() && (is_own || self.is_floor(*id));
             (stays || is_caller && worker.phase != Phase::Gone) && *id != ask.worker
         })
     }

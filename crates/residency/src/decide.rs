@@ -12,6 +12,9 @@ use crate::victims::{Candidate, cheapest};
 use crate::waiting::Waiting;
 use crate::{Action, EndpointId, EvictionCause, Memory, Refusal, RefusalReason, Usage, WorkerId};
 
+/// A worker of which nothing is known starts if there can be room for this part of what is assumed.
+const LEAST_PART: u64 = 10;
+
 /// The decision on an ask.
 enum Verdict {
     Grant,
@@ -28,7 +31,9 @@ impl Residency {
     /// Returns what follows from the state at this instant.
     pub(crate) fn decide(&mut self, now: Instant) -> Vec<Action> {
         // A refused call frees its callers, whose memory may then be what must shrink.
-        let mut actions = self.refuse(now);
+        self.predict_needs();
+        let mut actions = self.force(now);
+        actions.extend(self.refuse(now));
         actions.extend(self.shrink(now));
         actions.extend(self.sleep(now));
         actions.extend(self.admit(now));
@@ -159,6 +164,42 @@ impl Residency {
     }
 
     /// Refuses the asks that can wait no longer, and those that would wait in vain.
+    /// Grants required workers that cannot fit, where the budget is a guess.
+    fn force(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.patience.is_strict {
+            return actions;
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            let worker = waiting.ask.worker;
+            let immovable = self.immovable(&waiting.ask);
+            let fits = shortage(&waiting.need, &immovable, &self.budget).is_zero();
+            let is_free = !self.workers.contains_key(&worker);
+            if waiting.ask.is_required && waiting.ask.chain.is_empty() && !fits && is_free {
+                self.grant(&waiting, now);
+                actions.push(Action::Grant(worker));
+            } else {
+                self.waiting.push(waiting);
+            }
+        }
+        actions
+    }
+
+    /// Predicts the needs again: other workers may have been measured. That of a worker of which nothing is known is
+    /// at most the room that can be there, so that a guess is no reason to refuse it, unless there is hardly any.
+    fn predict_needs(&mut self) {
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            if let Some(endpoint) = self.endpoints.get(&waiting.ask.worker.endpoint) {
+                waiting.need = endpoint.need(&self.patience.assumed).all_on(waiting.ask.gpu);
+                let room = self.budget.short_of(&self.immovable(&waiting.ask)).host;
+                if endpoint.known_need().is_none() && room >= waiting.need.host / LEAST_PART {
+                    waiting.need.host = waiting.need.host.min(room);
+                }
+            }
+            self.waiting.push(waiting);
+        }
+    }
+
     fn refuse(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {

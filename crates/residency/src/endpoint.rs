@@ -28,8 +28,12 @@ impl Endpoint {
 
     /// Returns the memory of the next start: measured, declared or assumed.
     pub(crate) fn need(&self, assumed: &Memory) -> Memory {
-        let measured = self.history.memory();
-        measured.or_else(|| self.settings.declared.clone()).unwrap_or_else(|| assumed.clone())
+        self.known_need().unwrap_or_else(|| assumed.clone())
+    }
+
+    /// Returns the memory of the next start as measured or declared.
+    pub(crate) fn known_need(&self) -> Option<Memory> {
+        self.history.memory().or_else(|| self.settings.declared.clone())
     }
 }
 

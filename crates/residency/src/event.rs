@@ -26,9 +26,13 @@ pub struct WorkerId {
 pub struct Ask {
     /// The worker that is to start.
     pub worker: WorkerId,
-    /// The requests that wait for it; a start that an operator wants counts as one. With none it gets memory that
-    /// is free, and no other worker leaves for it.
+    /// The GPU that the worker gets, if it gets one: the memory that workers had on others counts there.
+    pub gpu: Option<usize>,
+    /// The requests that wait for it. With none it gets memory that is free, and no other worker leaves for it,
+    /// unless it is required.
     pub queued: usize,
+    /// Whether the worker is wanted without a request: by an operator, or because its endpoint must have it.
+    pub is_required: bool,
     /// The endpoints whose hooks are blocked in calls that wait for this worker. Their memory is not available.
     pub chain: Vec<EndpointId>,
     /// The instant at which the ask is given up. Every ask has one, so none waits forever.

@@ -53,7 +53,14 @@ impl Bench {
     fn ask_for(&mut self, id: usize, chain: &[usize], seconds: f64) -> Vec<Action> {
         let deadline = self.now + Duration::from_secs_f64(seconds);
         let chain = chain.iter().copied().map(EndpointId).collect();
-        self.tell(Event::Ask(Ask { worker: worker(id), queued: 1, chain, deadline }))
+        self.tell(Event::Ask(Ask {
+            worker: worker(id),
+            gpu: None,
+            is_required: false,
+            queued: 1,
+            chain,
+            deadline,
+        }))
     }
 
     fn usage(&mut self, id: usize, usage: Usage) -> Vec<Action> {
@@ -227,7 +234,14 @@ fn concurrent_first_requests_load_one_copy_lm_studio_1751() {
 fn models_that_were_loaded_by_hand_are_evicted_too_lm_studio_2051() {
     let mut bench = Bench::new(2, &[2, 2]);
     let deadline = bench.now + Duration::from_secs(60);
-    bench.tell(Event::Ask(Ask { worker: worker(0), queued: 1, chain: Vec::new(), deadline }));
+    bench.tell(Event::Ask(Ask {
+        worker: worker(0),
+        gpu: None,
+        is_required: false,
+        queued: 1,
+        chain: Vec::new(),
+        deadline,
+    }));
     bench.tell(Event::Started(worker(0), gigabytes(2)));
     assert_eq!(bench.ask(1), [], "it has just been loaded");
     assert_eq!(evicted(&bench.after(1.0)), [0]);
@@ -400,4 +414,67 @@ fn a_plan_says_what_a_request_would_lead_to_and_changes_nothing() {
         bench.residency.has_resident(EndpointId(0)) && bench.residency.has_resident(EndpointId(1))
     );
     assert!(bench.residency.plan(EndpointId(9), bench.now).is_none());
+}
+
+#[test]
+fn workers_of_one_endpoint_of_which_nothing_is_known_load_until_they_are_measured() {
+    let mut bench = Bench::new(4, &[]);
+    let settings = ResidencySettings { min_workers: 5, ..ResidencySettings::default() };
+    let now = bench.now;
+    bench.residency.set_endpoint(EndpointId(0), settings, StartHistory::default(), now);
+    let ask = |slot| {
+        let worker = WorkerId { endpoint: EndpointId(0), slot };
+        let deadline = now + Duration::from_secs(60);
+        Event::Ask(Ask {
+            worker,
+            gpu: None,
+            queued: 0,
+            is_required: true,
+            chain: Vec::new(),
+            deadline,
+        })
+    };
+    // 1 GB is assumed of each.
+    let granted: usize = (0..5).map(|slot| bench.tell(ask(slot)).len()).sum();
+    assert_eq!((granted, bench.residency.asks()), (4, 1), "the fifth waits, and is not refused");
+    let first = WorkerId { endpoint: EndpointId(0), slot: 0 };
+    let small = Memory::on_host(60_000_000);
+    assert_eq!(bench.tell(Event::Started(first, small)).len(), 1, "then there is room for it");
+}
+
+#[test]
+fn a_required_worker_starts_above_a_budget_that_is_a_guess() {
+    let ask = |bench: &Bench, is_required| {
+        let deadline = bench.now + Duration::from_secs(60);
+        let chain = Vec::new();
+        Event::Ask(Ask { worker: worker(0), gpu: None, queued: 1, is_required, chain, deadline })
+    };
+    let mut bench = Bench::new(2, &[3]);
+    let required = ask(&bench, true);
+    assert!(matches!(bench.tell(required)[..], [Action::Refuse(_)]), "of a budget that was set");
+    let mut bench = Bench::new(2, &[3]);
+    bench.residency.patience.is_strict = false;
+    let (elastic, required) = (ask(&bench, false), ask(&bench, true));
+    assert!(matches!(bench.tell(elastic)[..], [Action::Refuse(_)]));
+    assert_eq!(bench.tell(required), [Action::Grant(worker(0))]);
+}
+
+#[test]
+fn a_worker_needs_the_memory_of_its_own_gpu_alone() {
+    let mut bench = Bench::new(9, &[]);
+    let mut history = StartHistory::default();
+    for gpu in 0..2 {
+        history.add(Duration::from_secs(1), Memory::on_host(1).with_device(gpu, 45));
+    }
+    let now = bench.now;
+    bench.tell(Event::Budget(Memory::on_host(9).with_device(0, 72).with_device(1, 72)));
+    let settings = ResidencySettings { min_workers: 2, ..ResidencySettings::default() };
+    bench.residency.set_endpoint(EndpointId(0), settings, history, now);
+    for slot in 0..2 {
+        let worker = WorkerId { endpoint: EndpointId(0), slot };
+        let (deadline, chain) = (now + Duration::from_secs(60), Vec::new());
+        let gpu = Some(slot);
+        let ask = Ask { worker, gpu, queued: 0, is_required: true, chain, deadline };
+        assert_eq!(bench.tell(Event::Ask(ask)), [Action::Grant(worker)], "slot {slot}");
+    }
 }

@@ -65,6 +65,16 @@ impl Memory {
         self.combined(other, |bytes, others| if others == 0 { 0 } else { bytes })
     }
 
+    /// Returns this amount with the most of all devices on this one alone; as it is without a device.
+    #[must_use]
+    pub fn all_on(self, device: Option<usize>) -> Self {
+        let most = self.devices.values().copied().max().filter(|bytes| *bytes > 0);
+        match (device, most) {
+            (Some(index), Some(bytes)) => Self::on_host(self.host).with_device(index, bytes),
+            _ => self,
+        }
+    }
+
     /// Returns whether both amounts have bytes in a common place.
     pub fn shares_a_place(&self, other: &Self) -> bool {
         !self.where_used_by(other).is_zero()

@@ -32,7 +32,8 @@ impl Residency {
             return Some(Plan::Resident);
         }
         let worker = WorkerId { endpoint: id, slot: 0 };
-        let ask = Ask { worker, queued: 1, chain: Vec::new(), deadline: now };
+        let chain = Vec::new();
+        let ask = Ask { worker, gpu: None, queued: 1, is_required: false, chain, deadline: now };
         let need = endpoint.need(&self.patience.assumed);
         let times = (Duration::ZERO, Duration::ZERO);
         let waiting = Waiting::new(ask, need.clone(), 0.0, times, now);

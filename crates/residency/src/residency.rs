@@ -140,7 +140,7 @@ impl Residency {
             return;
         }
         let Some(endpoint) = self.endpoints.get(&ask.worker.endpoint) else { return };
-        let need = endpoint.need(&self.patience.assumed);
+        let need = endpoint.need(&self.patience.assumed).all_on(ask.gpu);
         let times = (self.patience.longest_wait, endpoint.history.reload());
         self.waiting.push(Waiting::new(ask, need, endpoint.told, times, now));
     }
@@ -238,7 +238,14 @@ mod tests {
                 ResidencySettings { declared, is_pinned: id == SERVING, ..Default::default() };
             residency.set_endpoint(id, settings, StartHistory::default(), now);
             let deadline = now + Duration::from_secs(60);
-            let ask = Ask { worker: worker(id), queued: 1, chain: Vec::new(), deadline };
+            let ask = Ask {
+                worker: worker(id),
+                gpu: None,
+                is_required: false,
+                queued: 1,
+                chain: Vec::new(),
+                deadline,
+            };
             residency.handle(Event::Ask(ask), now);
         }
         residency.handle(Event::Started(worker(SERVING), Memory::on_host(10)), now);

@@ -54,6 +54,9 @@ pub struct Patience {
     pub least_residence: Duration,
     /// Whether an ask that does not pay is refused, with the time after which it does. Default: it waits.
     pub refuses: bool,
+    /// Whether a required worker is refused that does not fit beside what must stay. Otherwise it starts, above the
+    /// budget. Default: yes.
+    pub is_strict: bool,
     /// The memory of a worker of which nothing is known. Default: 1 GB on the host.
     pub assumed: Memory,
 }
@@ -64,6 +67,7 @@ impl Default for Patience {
             longest_wait: Duration::from_secs(10),
             least_residence: Duration::from_secs(1),
             refuses: false,
+            is_strict: true,
             assumed: Memory::on_host(1_000_000_000),
         }
     }

@@ -55,17 +55,22 @@ impl Waiting {
 
     /// Returns the request-seconds that the requests have waited together.
     pub(crate) fn waited(&self, now: Instant) -> f64 {
-        self.waited + (now - self.counted_at).as_secs_f64() * self.ask.queued as f64
+        self.waited + (now - self.counted_at).as_secs_f64() * self.requests()
+    }
+
+    /// Returns the number of requests that wait; one that is required counts as one at least.
+    fn requests(&self) -> f64 {
+        self.ask.queued.max(usize::from(self.ask.is_required)) as f64
     }
 
     /// Returns whether none waits for the worker: it gets memory that is free, and no other leaves for it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ask.queued == 0 && self.ask.chain.is_empty()
+        self.requests() == 0.0 && self.ask.chain.is_empty()
     }
 
     /// Returns the time until the requests have waited for so many request-seconds.
     pub(crate) fn time_until(&self, waited: f64, now: Instant) -> Duration {
-        let seconds = (waited - self.waited(now)).max(0.0) / self.ask.queued as f64;
+        let seconds = (waited - self.waited(now)).max(0.0) / self.requests();
         // A millisecond more, so that rounding does not wake the caller too early.
         Duration::from_secs_f64(seconds.min(86_400.0)) + Duration::from_millis(1)
     }

@@ -97,7 +97,7 @@ impl EndpointControls {
         }
         let limits = self.size.borrow().limits;
         let workers = self.view.wanted().max(1);
-        Size { workers, limits, keep_alive: after.config.residency.keep_alive }
+        Size { workers, limits, residency: after.config.residency }
     }
 
     /// Sets what the endpoint does with requests.
@@ -134,7 +134,8 @@ impl EndpointControls {
     /// Returns whether its first workers still start: none was ready, and none has failed.
     pub(crate) fn is_new(&self) -> bool {
         let has_failed = |state: &SlotState| matches!(state, SlotState::Failed(_));
-        self.endpoint.model_info().is_none() && !self.view.states().iter().any(has_failed)
+        let is_unknown = self.endpoint.model_info().is_none() && !self.is_asleep();
+        is_unknown && !self.view.states().iter().any(has_failed)
     }
 
     /// Returns the source files that its workers have loaded, as they were then.

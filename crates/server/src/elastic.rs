@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_calls::WatchedQueue;
-use litplex_config::Endpoint as Config;
 use litplex_residency::Usage;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Autoscaler, Demand, Readiness, Scaling, View, Wanted};
@@ -25,7 +24,8 @@ pub(crate) struct Followed {
     pub(crate) wanted: Wanted,
     pub(crate) watched: WatchedQueue,
     pub(crate) memory: Arc<Member>,
-    pub(crate) config: Config,
+    /// Whether its workers are processes.
+    pub(crate) is_process: bool,
 }
 
 /// Sets the number of workers from the load, within a size that an operator may change, until the supervisor
@@ -51,10 +51,13 @@ pub(crate) async fn follow_load(
             _ = polls.tick(), if !is_fixed => {}
             Ok(()) = size.changed() => size.mark_changed(),
             Some(slot) = leaving.recv() => {
-                // Requests that were answered since the last poll do not wake it again.
-                followed.observe(&mut scaler).await;
-                scaler.lower(slot);
-                followed.wanted.set(followed.view.wanted().min(slot));
+                // Those of a number that an operator has fixed meanwhile stay.
+                if !size.borrow().limits.is_fixed() {
+                    // Requests that were answered since the last poll do not wake it again.
+                    followed.observe(&mut scaler).await;
+                    scaler.lower(slot);
+                    followed.wanted.set(followed.view.wanted().min(slot));
+                }
             }
         }
         begins |= followed.view.readiness() == Readiness::Ready;
@@ -62,7 +65,7 @@ pub(crate) async fn follow_load(
             followed.observe(&mut scaler).await;
             let size = *size.borrow_and_update();
             scaler.set(size.limits, size.workers, size.idle());
-            let settings = size.residency(&followed.config, followed.memory.gpus());
+            let settings = size.settings(followed.is_process, followed.memory.gpus());
             followed.memory.set(settings);
             followed.wanted.set(scaler.wanted());
             begins = true;
@@ -105,7 +108,7 @@ impl Followed {
 fn log_sleep(before: usize, workers: usize, size: Size) {
     match (before, workers) {
         (1.., 0) => {
-            let keep_alive = size.keep_alive;
+            let keep_alive = size.residency.keep_alive;
             tracing::info!("asleep after {keep_alive} without a request");
         }
         (0, 1..) => tracing::info!("wakes: a request waits"),

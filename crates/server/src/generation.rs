@@ -104,12 +104,13 @@ impl Generation {
         );
         let (sizes, starts_asleep) = (watch::Sender::new(size), size.workers == 0);
         let gpus = devices.iter().map(|device| gpu_index(device.as_str())).collect::<Vec<_>>();
-        let settings = size.residency(config, &gpus);
+        let is_process = matches!(config.source, Source::Python(_));
+        let settings = size.settings(is_process, &gpus);
         let membership = Membership {
             label: label.into(),
             memory_of: name_of(config),
             gpus,
-            is_measured: matches!(config.source, Source::Python(_)),
+            is_measured: is_process,
         };
         let (memory, leaving) = environment.residency.join(membership, settings);
         let demand = MemoryDemand {
@@ -142,7 +143,7 @@ impl Generation {
         let mut following = JoinSet::new();
         let EndpointControls { endpoint, view, wanted, watched, memory, size, .. } =
             controls.clone();
-        let followed = Followed { endpoint, view, wanted, watched, memory, config: config.clone() };
+        let followed = Followed { endpoint, view, wanted, watched, memory, is_process };
         let load = follow_load(followed, size.subscribe(), leaving);
         following.spawn(load.instrument(endpoint_span(label)));
         let (controls, lease) = (Arc::new(controls), Lease::default());
@@ -171,10 +172,9 @@ impl Generation {
             patience.set(config.timeout, config.chunk_timeout);
         }
         controls.size.send_if_modified(|size| {
-            let keep_alive = config.residency.keep_alive;
-            let before = std::mem::replace(&mut size.keep_alive, keep_alive);
+            let before = std::mem::replace(&mut size.residency, config.residency);
             size.workers = controls.view.wanted();
-            before != size.keep_alive
+            before != size.residency
         });
         let endpoint = controls.endpoint.with_settings(queue_settings(config, controls.generation));
         let identity = config.identity.clone();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use litplex_config::{Endpoint, KeepAlive, Source, Workers};
+use litplex_config::{Endpoint, KeepAlive, Residency, Workers};
 use litplex_residency::{self as residency, Memory, ResidencySettings};
 use litplex_supervisor::Limits;
 
@@ -12,8 +12,8 @@ pub(crate) struct Size {
     pub(crate) workers: usize,
     /// The limits of the autoscaler.
     pub(crate) limits: Limits,
-    /// The time without requests after which the workers above the least number stop.
-    pub(crate) keep_alive: KeepAlive,
+    /// Which workers stay in memory.
+    pub(crate) residency: Residency,
 }
 
 impl Size {
@@ -23,7 +23,7 @@ impl Size {
             Workers::PerDevice(_) => Limits::exactly(devices),
             Workers::Between { min, max } => Limits { min, max },
         };
-        Self { workers: limits.min, limits, keep_alive: config.residency.keep_alive }
+        Self { workers: limits.min, limits, residency: config.residency }
     }
 
     /// Returns the size with at least one worker, so that an error shows at once and not at the first request.
@@ -33,15 +33,15 @@ impl Size {
 
     /// Returns the time without requests until workers stop, for the autoscaler.
     pub(crate) fn idle(self) -> Duration {
-        self.keep_alive.time().unwrap_or(Duration::MAX)
+        self.residency.keep_alive.time().unwrap_or(Duration::MAX)
     }
 
     /// Returns the settings of the residency.
-    pub(crate) fn residency(self, config: &Endpoint, gpus: &[Option<usize>]) -> ResidencySettings {
-        let options = &config.residency;
+    pub(crate) fn settings(self, is_process: bool, gpus: &[Option<usize>]) -> ResidencySettings {
+        let options = self.residency;
         ResidencySettings {
-            declared: declared(config, gpus),
-            keep_alive: match self.keep_alive {
+            declared: declared(options, is_process, gpus),
+            keep_alive: match options.keep_alive {
                 KeepAlive::Forever => residency::KeepAlive::Forever,
                 // Idle workers are stopped by the autoscaler, which knows the load.
                 KeepAlive::Auto | KeepAlive::For(_) => residency::KeepAlive::Auto,
@@ -69,9 +69,7 @@ impl Size {
 
 /// Returns the memory of a worker as declared. A model in Rust is a part of this process: its memory is not
 /// measured, and is none if it is not declared.
-fn declared(config: &Endpoint, gpus: &[Option<usize>]) -> Option<Memory> {
-    let options = &config.residency;
-    let is_process = matches!(config.source, Source::Python(_));
+fn declared(options: Residency, is_process: bool, gpus: &[Option<usize>]) -> Option<Memory> {
     if is_process && options.memory.is_none() && options.gpu_memory.is_none() {
         return None;
     }

@@ -213,11 +213,12 @@ impl SupervisorTask {
 
     fn launch_failed(&mut self, index: usize, error: LaunchError, now: Instant) {
         let never_ready = self.record.start_time.is_none();
-        if self.settings.give_up && never_ready {
+        let is_hopeless = error.no_room.is_none_or(|no_room| no_room.is_in_vain);
+        if self.settings.give_up && never_ready && is_hopeless {
             self.slots[index].phase = SlotPhase::Failed(error);
-        } else if let Some(retry_after) = error.no_room {
+        } else if let Some(no_room) = error.no_room {
             let gone = WorkerExit::new(Cause::NoRoom, error.reason);
-            let until = now + retry_after;
+            let until = now + no_room.retry_after;
             self.slots[index].phase = SlotPhase::BackingOff { gone, traceback: None, until };
         } else {
             let gone = WorkerExit::new(Cause::Start, error.reason);

@@ -289,7 +289,7 @@ fn milliseconds(time: Duration) -> String {
 }
 
 /// Prints on standard error, which may be closed.
-fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 

@@ -153,7 +153,14 @@ impl Schedule {
             self.asked.insert(worker, asked);
         }
         let queued = self.random.usize(..5);
-        self.tell(Event::Ask(Ask { worker, queued, chain, deadline }));
+        self.tell(Event::Ask(Ask {
+            worker,
+            gpu: None,
+            is_required: false,
+            queued,
+            chain,
+            deadline,
+        }));
     }
 
     fn withdraw(&mut self) {

@@ -117,7 +117,14 @@ impl Machine<'_> {
         self.models[model].queue.push(self.now as f64 / 1e6);
         let queued = self.models[model].queue.len();
         let deadline = self.instant() + Duration::from_secs_f64(CLIENT);
-        let ask = Ask { worker: worker(model), queued, chain: Vec::new(), deadline };
+        let ask = Ask {
+            worker: worker(model),
+            gpu: None,
+            is_required: false,
+            queued,
+            chain: Vec::new(),
+            deadline,
+        };
         self.tell(Event::Ask(ask));
     }
 

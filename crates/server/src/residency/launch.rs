@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litplex_calls::WatchedQueue;
-use litplex_core::{BoxFuture, Launch, LaunchError, Launched, Loading, Monitor, WorkerExit};
-use litplex_residency::Refusal;
+use litplex_core::{
+    BoxFuture, Launch, LaunchError, Launched, Loading, Monitor, NoRoom, WorkerExit,
+};
+use litplex_residency::{Refusal, RefusalReason};
 use litplex_scheduler::Endpoint;
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
-use super::member::{Claim, Member};
+use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
 /// The time between two looks at the requests that wait for a worker without memory.
@@ -25,8 +27,8 @@ const RETRY_IN_VAIN: Duration = Duration::from_secs(5);
 /// have been told.
 const RETRY_WITHOUT_CALLERS: Duration = Duration::from_millis(100);
 
-/// The time that a worker waits for memory which must be there: those up to the least number.
-const FOR_THE_LEAST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time that a worker waits for memory while no request waits for it.
+const WITHOUT_REQUESTS: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A launch whose workers ask for memory first.
 pub(crate) struct BudgetedLaunch {
@@ -75,33 +77,70 @@ impl Launch for BudgetedLaunch {
 
 /// Waits until a worker has memory. The task is told again when other requests wait for it.
 async fn granted(claim: &Claim, slot: usize, demand: &MemoryDemand) -> Result<(), LaunchError> {
-    let is_least = slot < demand.size.borrow().limits.min;
-    let deadline = Instant::now() + if is_least { FOR_THE_LEAST } else { demand.timeout };
-    let mut known = demand.now().await;
-    let mut answer = claim.ask(known.0, known.1.clone(), deadline);
+    loop {
+        let Err((refusal, has_callers)) = granted_once(claim, slot, demand).await else {
+            return Ok(());
+        };
+        // One of several workers does not fit: the others serve, and the load may ask for fewer of them.
+        let is_further = slot > 0 && !demand.is_required(slot);
+        if !(is_further && refusal.reason == RefusalReason::TooLarge) {
+            return Err(no_room(&refusal, has_callers));
+        }
+        tracing::debug!(slot, "not loaded: {refusal}");
+        sleep(RETRY_IN_VAIN).await;
+    }
+}
+
+/// Asks until there is an answer. Returns the refusal, and whether hooks are blocked in calls for the worker.
+async fn granted_once(
+    claim: &Claim,
+    slot: usize,
+    demand: &MemoryDemand,
+) -> Result<(), (Refusal, bool)> {
+    let mut known = demand.now(slot, None).await;
+    let mut answer = claim.ask(known.clone());
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // The task ends after all launches; without it there is no budget.
             answer = &mut answer => {
-                let has_callers = !known.1.is_empty();
-                return answer.unwrap_or(Ok(())).map_err(|refusal| no_room(&refusal, has_callers));
+                let has_callers = !known.chain.is_empty();
+                return answer.unwrap_or(Ok(())).map_err(|refusal| (refusal, has_callers));
             }
             _ = looks.tick() => {}
         }
-        let now = demand.now().await;
+        let now = demand.now(slot, Some(&known)).await;
         if now != known {
+            answer = claim.ask(now.clone());
             known = now;
-            answer = claim.ask(known.0, known.1.clone(), deadline);
         }
     }
 }
 
 impl MemoryDemand {
-    /// Returns the number of requests that wait, and the endpoints that are blocked in calls for them.
-    async fn now(&self) -> (usize, Vec<Arc<str>>) {
-        (self.queue.load().await.queued, self.watched.blocked_callers())
+    /// Returns the ask for a worker, given the one before it.
+    async fn now(&self, slot: usize, before: Option<&AskedFor>) -> AskedFor {
+        let queued = self.queue.load().await.queued;
+        let is_required = self.is_required(slot);
+        let limit = match (queued, is_required) {
+            (1.., false) => self.timeout,
+            _ => WITHOUT_REQUESTS,
+        };
+        // The requests that wait have begun to wait together.
+        let is_as_before =
+            |it: &&AskedFor| (it.queued > 0) == (queued > 0) && it.is_required == is_required;
+        let deadline =
+            before.filter(is_as_before).map_or_else(|| Instant::now() + limit, |it| it.deadline);
+        AskedFor { queued, is_required, chain: self.watched.blocked_callers(), deadline }
+    }
+
+    /// Returns whether the worker of a slot is wanted without a request: one of the least number, and one that is to
+    /// show that a new generation can be loaded.
+    fn is_required(&self, slot: usize) -> bool {
+        let size = *self.size.borrow();
+        let is_new = self.queue.model_info().is_none() && size.workers > 0;
+        slot < size.limits.min || is_new
     }
 }
 
@@ -111,7 +150,8 @@ fn no_room(refusal: &Refusal, has_callers: bool) -> LaunchError {
         None if has_callers => RETRY_WITHOUT_CALLERS,
         None => RETRY_IN_VAIN,
     };
-    LaunchError::no_room(refusal.to_string(), retry_after)
+    let is_in_vain = refusal.reason == RefusalReason::TooLarge;
+    LaunchError::no_room(refusal.to_string(), NoRoom { retry_after, is_in_vain })
 }
 
 /// A worker with its memory.

@@ -1,7 +1,7 @@
 //! The handles of the task: the server's, that of a generation, and the claim of a worker that starts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use litplex_admin::{MemoryPlan, MemoryStatus, PlannedMemory, ResidencyStatus};
 use litplex_config::Program;
@@ -33,7 +33,7 @@ pub(super) enum Message {
     /// The generation ends.
     Leave(EndpointId),
     /// A worker is to start.
-    Ask(Request, oneshot::Sender<Result<(), Refusal>>),
+    Ask(WorkerId, AskedFor, oneshot::Sender<Result<(), Refusal>>),
     /// A worker that was granted has a process, which can be measured.
     Loading(WorkerId, Arc<dyn Monitor>),
     /// A worker is ready.
@@ -46,12 +46,16 @@ pub(super) enum Message {
     Plan(oneshot::Sender<Vec<PlannedMemory>>),
 }
 
-/// The ask of a worker, with the endpoints that are blocked in calls for it, by label.
+/// The demand for which a worker asks.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Request {
-    pub(super) worker: WorkerId,
+pub(super) struct AskedFor {
+    /// The requests that wait.
     pub(super) queued: usize,
+    /// Whether the worker is wanted without a request.
+    pub(super) is_required: bool,
+    /// The endpoints that are blocked in calls for it, by label.
     pub(super) chain: Vec<Arc<str>>,
+    /// The instant at which the ask is given up.
     pub(super) deadline: Instant,
 }
 
@@ -87,7 +91,9 @@ impl ResidencyHandle {
         let starts = Starts::locate();
         let devices = budget::Devices::of(config);
         let budget = budget::on_host(config.memory_budget);
-        tokio::spawn(ResidencyTask::new(budget, devices, starts, publish).run(inbox));
+        let is_strict = config.memory_budget.is_some() || config.gpu_memory_budget.is_some();
+        let task = ResidencyTask::new(budget, is_strict, devices, starts, publish);
+        tokio::spawn(task.run(inbox));
         Self { messages, next: Arc::default(), report }
     }
 
@@ -155,7 +161,7 @@ impl Member {
     /// Returns the claim of a worker, for which no memory was asked yet.
     pub(super) fn claim(self: &Arc<Self>, slot: usize) -> Claim {
         let worker = WorkerId { endpoint: self.id, slot };
-        Claim { worker, member: self.clone() }
+        Claim { worker, member: self.clone(), has_ended: AtomicBool::new(false) }
     }
 }
 
@@ -170,19 +176,14 @@ impl Drop for Member {
 pub(crate) struct Claim {
     worker: WorkerId,
     member: Arc<Member>,
+    has_ended: AtomicBool,
 }
 
 impl Claim {
     /// Asks for memory. The answer comes when there is room, or never will be.
-    pub(super) fn ask(
-        &self,
-        queued: usize,
-        chain: Vec<Arc<str>>,
-        deadline: Instant,
-    ) -> oneshot::Receiver<Result<(), Refusal>> {
+    pub(super) fn ask(&self, demand: AskedFor) -> oneshot::Receiver<Result<(), Refusal>> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { worker: self.worker, queued, chain, deadline };
-        self.member.handle.send(Message::Ask(request, reply));
+        self.member.handle.send(Message::Ask(self.worker, demand, reply));
         answer
     }
 
@@ -194,9 +195,11 @@ impl Claim {
         self.member.handle.send(Message::Ready(self.worker, monitor));
     }
 
-    /// Notes that the process is gone.
+    /// Notes that the process is gone. Once: the next worker of the slot has the same id.
     pub(super) fn ended(&self) {
-        self.member.handle.send(Message::Ended(self.worker));
+        if !self.has_ended.swap(true, Ordering::Relaxed) {
+            self.member.handle.send(Message::Ended(self.worker));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The task that owns the residency: it takes the messages of generations and workers, and carries out what is
 //! decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::budget::Devices;
 use super::measure::Measured;
-use super::member::{Load, Membership, Message, Request};
+use super::member::{AskedFor, Load, Membership, Message};
 use super::report::{Counts, EndpointMemory, MemoryReport};
 use super::starts::Starts;
 
@@ -45,6 +45,8 @@ pub(super) struct ResidencyTask {
     measured: BTreeMap<WorkerId, Measured>,
     /// The workers that are ready and not measured since.
     is_new: Vec<WorkerId>,
+    /// The workers that are gone and whose memory is not back.
+    returning: BTreeSet<WorkerId>,
     measuring: JoinSet<Figure>,
     counts: BTreeMap<Arc<str>, Counts>,
     /// Whether the workers have more memory than the budget.
@@ -70,12 +72,13 @@ enum Figure {
 impl ResidencyTask {
     pub(super) fn new(
         host: u64,
+        is_strict: bool,
         devices: Devices,
         starts: Starts,
         publish: watch::Sender<MemoryReport>,
     ) -> Self {
         let assumed = Memory::on_host(ASSUMED.min(host / ASSUMED_PART));
-        let patience = Patience { assumed, ..Patience::default() };
+        let patience = Patience { assumed, is_strict, ..Patience::default() };
         let budget = Memory::on_host(host);
         Self {
             residency: Residency::new(budget.clone(), patience),
@@ -87,6 +90,7 @@ impl ResidencyTask {
             asks: BTreeMap::new(),
             measured: BTreeMap::new(),
             is_new: Vec::new(),
+            returning: BTreeSet::new(),
             measuring: JoinSet::new(),
             counts: BTreeMap::new(),
             is_over: false,
@@ -153,7 +157,7 @@ impl ResidencyTask {
                 self.members.remove(&id);
                 self.carry_out(actions);
             }
-            Message::Ask(request, reply) => self.ask(request, reply),
+            Message::Ask(worker, demand, reply) => self.ask(worker, demand, reply),
             Message::Loading(worker, monitor) => self.measure_from_now_on(worker, monitor),
             Message::Ready(worker, monitor) => self.ready(worker, monitor),
             Message::Ended(worker) => self.ended(worker),
@@ -199,8 +203,13 @@ impl ResidencyTask {
         planned.collect()
     }
 
-    fn ask(&mut self, request: Request, reply: oneshot::Sender<Result<(), Refusal>>) {
-        let Request { worker, queued, chain, deadline } = request;
+    fn ask(
+        &mut self,
+        worker: WorkerId,
+        demand: AskedFor,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    ) {
+        let AskedFor { queued, is_required, chain, deadline } = demand;
         // An ask that was answered may be renewed at the same time.
         if self.residency.has_memory(worker) {
             let _ = reply.send(Ok(()));
@@ -211,7 +220,8 @@ impl ResidencyTask {
         let callers = self.members.iter().filter(is_blocked).map(|(id, _)| *id);
         let chain = callers.filter(|id| *id != worker.endpoint).collect();
         self.asks.insert(worker, reply);
-        self.tell(Event::Ask(Ask { worker, queued, chain, deadline }));
+        let gpu = self.gpu(worker);
+        self.tell(Event::Ask(Ask { worker, gpu, queued, is_required, chain, deadline }));
     }
 
     fn ready(&mut self, worker: WorkerId, monitor: Option<Arc<dyn Monitor>>) {
@@ -262,8 +272,11 @@ impl ResidencyTask {
         match self.measured.remove(&worker) {
             Some(measured) => {
                 self.remember(worker.endpoint);
+                self.returning.insert(worker);
                 self.measuring.spawn(async move { Figure::Back(worker, measured.back().await) });
             }
+            // The end of an ask that waited for the memory of the worker before it.
+            None if self.returning.contains(&worker) => {}
             None => self.tell(Event::MemoryBack(worker)),
         }
     }
@@ -281,12 +294,16 @@ impl ResidencyTask {
     }
 
     fn measure_from_now_on(&mut self, worker: WorkerId, monitor: Arc<dyn Monitor>) {
-        let Some(member) = self.members.get(&worker.endpoint) else { return };
-        let gpus = &member.membership.gpus;
-        let gpu = gpus.get(worker.slot % gpus.len().max(1)).copied().flatten();
+        let gpu = self.gpu(worker);
         let measured = Measured { monitor, gpu, driver: self.devices.driver() };
         self.measured.insert(worker, measured.clone());
         self.measure(worker, measured, Duration::ZERO);
+    }
+
+    /// Returns the GPU of a worker.
+    fn gpu(&self, worker: WorkerId) -> Option<usize> {
+        let gpus = &self.members.get(&worker.endpoint)?.membership.gpus;
+        gpus.get(worker.slot % gpus.len().max(1)).copied().flatten()
     }
 
     fn measure(&mut self, worker: WorkerId, measured: Measured, after: Duration) {
@@ -300,6 +317,7 @@ impl ResidencyTask {
     fn note(&mut self, figure: Figure) {
         match figure {
             Figure::Back(worker, was_seen) => {
+                self.returning.remove(&worker);
                 if !was_seen {
                     tracing::warn!(
                         slot = worker.slot,
