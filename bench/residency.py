@@ -119,8 +119,8 @@ def command(pid):
 
 def resident(pid):
     try:
-        _, all_pages, of_files, *_ = Path(f"/proc/{pid}/statm").read_text().split()
-        return (int(all_pages) - int(of_files)) * PAGE
+        _, all_pages, mapped, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+        return (int(all_pages) - int(mapped)) * PAGE
     except (OSError, ValueError):
         return 0
 
@@ -251,7 +251,7 @@ def measure(args, pid):
         "loads": {path: loads[path] for path in PATHS},
         "load_seconds": round(seconds, 1),
         "lru_seconds": round(lru, 1),
-        "of_lru": round(seconds / lru, 3),
+        "relative_to_lru": round(seconds / lru, 3),
         "wait_mean": round(statistics.fmean(waits), 3),
         "wait_p99": round(quantile(waits, 0.99), 3),
         "most_memory_mb": round(sampler.most / 1e6),

@@ -137,7 +137,7 @@ def test_what_an_operator_asks_for_takes_the_place_of_idle_models(serve, runtime
     server = serve(program(servers), env=runtime)
     for path in ("/a", "/b"):
         assert server.post(path, json=1).status_code == 200
-    status, out, err = litplex("reload", "/c")
+    status, _, err = litplex("reload", "/c")
     assert status == 0, err
     assert sum(count(server, "litplex_worker_evictions_total", path) for path in ("/a", "/b")) == 1
     assert litplex("scale", "/a", "1")[0] == 0
