@@ -8,7 +8,9 @@ from . import paths, report, runner
 from . import scale as scaling
 from .workloads import FULL, QUICK, WORKLOADS
 
-PEERS = "litplex,litserve,fastapi-uvicorn,granian-fastapi,granian-rsgi,mosec,ray,ray-haproxy,bentoml"
+PEERS = (
+    "litplex,litserve,fastapi-uvicorn,granian-fastapi,granian-rsgi,mosec,ray,ray-haproxy,bentoml"
+)
 PEERS += ",mlserver,pytriton,floor"
 
 
@@ -66,7 +68,9 @@ def parser():
     peers.add_argument("--quick", action="store_true", help="2 s windows: a trial")
     peers.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")
 
-    scale = commands.add_parser("scale", help="litplex on more and more cores, or with more threads")
+    scale = commands.add_parser(
+        "scale", help="litplex on more and more cores, or with more threads"
+    )
     scale.add_argument("--rounds", type=int, default=3)
     scale.add_argument("--quick", action="store_true", help="one round, 2 s windows: a trial")
     scale.add_argument("--wait", type=float, help="most seconds to wait for a quiet machine")

@@ -369,6 +369,9 @@ def peers(quick=False):
     rate = {s: median(usable(results), "rps") or 0 for s, results in found.items()}
     systems = sorted(found, key=rate.get, reverse=True)
     rows = [table_row(s, found[s], PEERS) for s in systems]
-    parts = [markdown(["system", "n", *PEERS.values()], rows), f"{paths.results_dir(quick).name}; {machine()}"]
+    parts = [
+        markdown(["system", "n", *PEERS.values()], rows),
+        f"{paths.results_dir(quick).name}; {machine()}",
+    ]
     parts.append("\n".join(f"- {s}: {found[s][-1]['version']}" for s in systems))
     return "\n\n".join(parts)

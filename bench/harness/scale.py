@@ -182,7 +182,17 @@ def progress(workload, point, figures):
 
 
 def cells(figures):
-    keys = ("rate", "core", "http", "other", "syscalls", "futex", "voluntary", "forced", "instructions")
+    keys = (
+        "rate",
+        "core",
+        "http",
+        "other",
+        "syscalls",
+        "futex",
+        "voluntary",
+        "forced",
+        "instructions",
+    )
     return [number(float(figures[key])) if key in figures else "not counted" for key in keys]
 
 
@@ -226,6 +236,4 @@ def run(args, scale):
         if len(sizes) > 1:
             print_curve(workload, curve(workload, sizes, args.rounds, scale.secs))
         else:
-            print_contention(
-                workload, contention(workload, args.rounds, scale.secs)
-            )
+            print_contention(workload, contention(workload, args.rounds, scale.secs))
