@@ -9,7 +9,7 @@ use crate::endpoint::{Phase, Worker};
 use crate::price::Worth;
 use crate::residency::Residency;
 use crate::victims::Candidate;
-use crate::{Ask, EndpointId, KeepAlive, Memory, Usage, WorkerId};
+use crate::{Ask, EndpointId, Memory, Usage, WorkerId};
 
 impl Residency {
     /// Returns the workers that may leave for another endpoint's worker: idle ones, and for an urgent ask also
@@ -151,17 +151,6 @@ impl Residency {
         self.workers.range(first(id)..first(EndpointId(id.0 + 1)))
     }
 
-    /// Returns the instant at which the keep-alive of a worker is over.
-    pub(crate) fn sleeps_at(&self, id: WorkerId) -> Option<Instant> {
-        let (endpoint, worker) = (self.endpoints.get(&id.endpoint)?, self.workers.get(&id)?);
-        match (endpoint.settings.keep_alive, &worker.phase, endpoint.usage) {
-            (KeepAlive::For(time), Phase::Resident { .. }, Usage::Idle) if !self.is_floor(id) => {
-                Some((endpoint.used_at.max(worker.since) + time).max(self.stays_until(id, worker)))
-            }
-            _ => None,
-        }
-    }
-
     /// Returns the instant until which a worker stays because it has not served yet.
     pub(crate) fn stays_until(&self, id: WorkerId, worker: &Worker) -> Instant {
         worker.stays_until(self.patience.least_residence, self.reload(id.endpoint))
@@ -175,9 +164,8 @@ impl Residency {
         self.endpoints.get(&id).map_or(1.0, |it| it.settings.weight)
     }
 
-    pub(crate) fn is_kept_forever(&self, id: EndpointId) -> bool {
-        let settings = self.endpoints.get(&id).map(|it| &it.settings);
-        settings.is_some_and(|it| it.keep_alive == KeepAlive::Forever)
+    pub(crate) fn is_kept(&self, id: EndpointId) -> bool {
+        self.endpoints.get(&id).is_some_and(|it| it.settings.is_kept)
     }
 }
 

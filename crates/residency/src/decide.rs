@@ -35,7 +35,6 @@ impl Residency {
         let mut actions = self.force(now);
         actions.extend(self.refuse(now));
         actions.extend(self.shrink(now));
-        actions.extend(self.sleep(now));
         actions.extend(self.admit(now));
         actions
     }
@@ -49,8 +48,7 @@ impl Residency {
         let has_asks = !self.waiting.is_empty() || !self.excess().is_zero();
         let stays =
             self.workers.iter().filter(|_| has_asks).map(|(id, it)| self.stays_until(*id, it));
-        let sleeps = self.workers.keys().map(|id| self.sleeps_at(*id));
-        asks.flatten().chain(stays).chain(sleeps.flatten()).filter(|due| *due > now).min()
+        asks.flatten().chain(stays).filter(|due| *due > now).min()
     }
 
     /// Gives each ask memory, or makes room for it, or lets it wait. An ask for which workers leave, or that has
@@ -126,7 +124,7 @@ impl Residency {
         let worth = self.worth_together(&victims, now);
         let price = price(worth, self.worth_of_newcomer(waiting.ask.worker.endpoint, now));
         let weight = self.weight(waiting.ask.worker.endpoint);
-        let stays_forever = victims.iter().any(|it| self.is_kept_forever(it.worker.endpoint));
+        let stays_forever = victims.iter().any(|it| self.is_kept(it.worker.endpoint));
         if is_urgent || !stays_forever && weight * waiting.waited(now) >= price {
             Verdict::Evict(victims)
         } else {
@@ -262,17 +260,6 @@ impl Residency {
             Action::Evict { worker: it.worker, cause: EvictionCause::OverBudget }
         };
         victims.into_iter().map(evict).collect()
-    }
-
-    fn sleep(&mut self, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
-        for Candidate { worker, .. } in self.idle(now) {
-            if self.sleeps_at(worker).is_some_and(|at| now >= at) {
-                self.leave(worker, now);
-                actions.push(Action::Sleep(worker));
-            }
-        }
-        actions
     }
 
     fn grant(&mut self, waiting: &Waiting, now: Instant) {

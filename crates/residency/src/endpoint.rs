@@ -14,8 +14,6 @@ pub(crate) struct Endpoint {
     pub(crate) history: StartHistory,
     pub(crate) rate: ArrivalRate,
     pub(crate) usage: Usage,
-    /// The instant of the last request or the last end of one.
-    pub(crate) used_at: Instant,
     /// The request-seconds that refused asks have been told to wait; the next ask has paid them.
     pub(crate) told: f64,
 }
@@ -23,7 +21,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(settings: ResidencySettings, history: StartHistory, now: Instant) -> Self {
         let (rate, usage) = (ArrivalRate::new(now), Usage::Idle);
-        Self { settings, history, rate, usage, used_at: now, told: 0.0 }
+        Self { settings, history, rate, usage, told: 0.0 }
     }
 
     /// Returns the memory of the next start: measured, declared or assumed.

@@ -91,8 +91,6 @@ pub enum Action {
         /// The cause.
         cause: EvictionCause,
     },
-    /// As `Evict`, because its keep-alive is over.
-    Sleep(WorkerId),
     /// Do not start this worker, and answer the requests that wait for it.
     Refuse(Refusal),
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    Action, Ask, EndpointId, Event, EvictionCause, KeepAlive, Memory, Patience, Plan, Refusal,
-    RefusalReason, Residency, ResidencySettings, StartHistory, Usage, WorkerId,
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Plan, Refusal, RefusalReason,
+    Residency, ResidencySettings, StartHistory, Usage, WorkerId,
 };
 
 /// A residency with a clock. Each endpoint has a model of so many GB, which takes a second to load.
@@ -175,7 +175,7 @@ fn a_failed_load_leaks_no_memory_ollama_10433() {
 
 #[test]
 fn an_endless_keep_alive_is_no_pin_and_a_pin_is_one_ollama_10948() {
-    let forever = ResidencySettings { keep_alive: KeepAlive::Forever, ..Default::default() };
+    let forever = ResidencySettings { is_kept: true, ..Default::default() };
     let pinned = ResidencySettings { is_pinned: true, ..Default::default() };
     let settings = vec![forever, pinned, ResidencySettings::default()];
     let mut bench = Bench::with(4, &[2, 2, 2], settings, Patience::default());
@@ -364,19 +364,6 @@ fn memory_that_comes_back_is_not_taken_by_a_smaller_ask_that_came_later() {
     assert_eq!(bench.end(0), []);
     assert_eq!(bench.ask(3), []);
     assert_eq!(bench.end(1), [Action::Grant(worker(2))]);
-}
-
-#[test]
-fn a_worker_sleeps_after_its_keep_alive_and_a_pinned_one_never() {
-    let kept = KeepAlive::For(Duration::from_secs(60));
-    let seconds = ResidencySettings { keep_alive: kept, ..Default::default() };
-    let pinned = ResidencySettings { is_pinned: true, ..seconds.clone() };
-    let mut bench = Bench::with(9, &[2, 2], vec![seconds, pinned], Patience::default());
-    bench.load(0, 0);
-    bench.load(1, 0);
-    assert_eq!(bench.residency.next_due(bench.now), Some(bench.now + Duration::from_secs(60)));
-    assert_eq!(bench.after(59.0), []);
-    assert_eq!(bench.after(1.0), [Action::Sleep(worker(0))]);
 }
 
 #[test]

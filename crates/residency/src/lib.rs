@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!            ┌──────────────── Refuse: too large, knot, deadline, not worth ──► answered
-//! Ask ─► waiting ─► Grant ─► loading ─Started─► resident ─Evict, Sleep─► leaving ─Gone─► gone ─MemoryBack─► free
+//! Ask ─► waiting ─► Grant ─► loading ─Started─► resident ─Evict───────► leaving ─Gone─► gone ─MemoryBack─► free
 //!            │                  └─Failed─► gone                            ▲
 //!            └─Withdraw─► free            loading, resident ─remove_endpoint┘
 //! ```
@@ -75,7 +75,7 @@ pub use history::StartHistory;
 pub use memory::{Memory, Place};
 pub use plan::Plan;
 pub use residency::Residency;
-pub use settings::{KeepAlive, Patience, ResidencySettings};
+pub use settings::{Patience, ResidencySettings};
 
 #[cfg(test)]
 mod incidents;

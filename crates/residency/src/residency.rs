@@ -77,7 +77,7 @@ impl Residency {
             Event::MemoryBack(worker) => self.memory_back(worker),
             Event::Arrivals(endpoint, count) => self.arrivals(endpoint, count, now),
             Event::Queued(endpoint, queued) => self.queued(endpoint, queued, now),
-            Event::Usage(endpoint, usage) => self.usage(endpoint, usage, now),
+            Event::Usage(endpoint, usage) => self.usage(endpoint, usage),
             Event::Budget(budget) => self.budget = budget,
             Event::Tick => {}
         }
@@ -187,7 +187,6 @@ impl Residency {
     fn arrivals(&mut self, id: EndpointId, count: u64, now: Instant) {
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
             endpoint.rate.add(count, endpoint.history.reload(), now);
-            endpoint.used_at = now;
         }
     }
 
@@ -196,10 +195,10 @@ impl Residency {
         asks.for_each(|waiting| waiting.set_queued(queued, now));
     }
 
-    fn usage(&mut self, id: EndpointId, usage: Usage, now: Instant) {
+    fn usage(&mut self, id: EndpointId, usage: Usage) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
         let has_finished = endpoint.usage != Usage::Idle && usage == Usage::Idle;
-        (endpoint.usage, endpoint.used_at) = (usage, now);
+        endpoint.usage = usage;
         if has_finished {
             for (worker, state) in &mut self.workers {
                 if let (true, Phase::Resident { has_served }) =

@@ -9,8 +9,10 @@ use crate::Memory;
 pub struct ResidencySettings {
     /// The memory of a worker as declared; it is used until a start was measured.
     pub declared: Option<Memory>,
-    /// The time after which idle workers leave. Default: `Auto`.
-    pub keep_alive: KeepAlive,
+    /// Whether workers leave only for an ask that can wait no longer. Default: no, a worker leaves once those that wait for
+    /// its memory have paid for its reload. This is ski rental, see `price.rs`. Memory for which no ask waits
+    /// costs nothing to hold.
+    pub is_kept: bool,
     /// Whether no worker is ever evicted. Default: no.
     pub is_pinned: bool,
     /// The workers that are never evicted. Default: 0.
@@ -21,27 +23,8 @@ pub struct ResidencySettings {
 
 impl Default for ResidencySettings {
     fn default() -> Self {
-        Self {
-            declared: None,
-            keep_alive: KeepAlive::Auto,
-            is_pinned: false,
-            min_workers: 0,
-            weight: 1.0,
-        }
+        Self { declared: None, is_kept: false, is_pinned: false, min_workers: 0, weight: 1.0 }
     }
-}
-
-/// The time after which idle workers leave. None of the variants keeps a worker from being evicted for another
-/// one; `is_pinned` does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeepAlive {
-    /// No time of its own: a worker leaves once those that wait for its memory have paid for its reload.
-    /// This is ski rental, see `price.rs`. Memory for which no ask waits costs nothing to hold.
-    Auto,
-    /// This time without a request.
-    For(Duration),
-    /// No time, and none is paid for either: others get its memory only when they can wait no longer.
-    Forever,
 }
 
 /// The settings of the whole.

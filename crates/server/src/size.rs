@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use litplex_config::{Endpoint, KeepAlive, Residency, Workers};
-use litplex_residency::{self as residency, Memory, ResidencySettings};
+use litplex_residency::{Memory, ResidencySettings};
 use litplex_supervisor::Limits;
 
 /// The number of workers of a generation, until the load changes it within limits.
@@ -41,11 +41,8 @@ impl Size {
         let options = self.residency;
         ResidencySettings {
             declared: declared(options, is_process, gpus),
-            keep_alive: match options.keep_alive {
-                KeepAlive::Forever => residency::KeepAlive::Forever,
-                // Idle workers are stopped by the autoscaler, which knows the load.
-                KeepAlive::Auto | KeepAlive::For(_) => residency::KeepAlive::Auto,
-            },
+            // After a time without requests the autoscaler stops workers, which knows the load.
+            is_kept: options.keep_alive == KeepAlive::Forever,
             is_pinned: options.is_pinned,
             min_workers: self.limits.min,
             ..ResidencySettings::default()

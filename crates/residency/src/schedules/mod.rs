@@ -292,11 +292,6 @@ impl Schedule {
                     self.evicted(worker);
                     left.push(worker);
                 }
-                Action::Sleep(worker) => {
-                    assert_eq!(self.usage[worker.endpoint.0], Usage::Idle, "sleeps in use");
-                    self.evicted(worker);
-                    left.push(worker);
-                }
                 Action::Refuse(refusal) => {
                     self.refusals += 1;
                     let asked = self.asked.remove(&refusal.worker);

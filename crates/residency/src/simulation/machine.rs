@@ -174,7 +174,7 @@ impl Machine<'_> {
                 self.day.reload += self.trace.reload[model];
                 self.after(self.trace.reload[model], Due::Loaded(model));
             }
-            Action::Evict { worker, .. } | Action::Sleep(worker) => {
+            Action::Evict { worker, .. } => {
                 let model = worker.endpoint.0;
                 (self.models[model].is_resident, self.models[model].is_leaving) = (false, true);
                 if self.models[model].in_flight == 0 {

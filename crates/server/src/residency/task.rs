@@ -359,7 +359,6 @@ impl ResidencyTask {
             match action {
                 Action::Grant(worker) => self.answer(worker, Ok(())),
                 Action::Evict { worker, cause } => self.evict(worker, cause),
-                Action::Sleep(worker) => self.leave(worker),
                 Action::Refuse(refusal) => {
                     if let Some(member) = self.members.get(&refusal.worker.endpoint) {
                         let label = member.membership.label.clone();
