@@ -2,9 +2,11 @@
 //! creates once and executes, such as the Python package and virtual environments.
 
 mod cache;
+mod digest;
 mod private;
 
 pub use cache::{Cache, NoCache};
+pub use digest::Digest;
 pub use private::{DirError, check_private, make_private};
 
 /// Returns the effective user id of this process.

@@ -389,7 +389,7 @@ fn a_lower_budget_shrinks_to_it_and_spares_what_is_busy() {
 fn a_plan_says_what_a_request_would_lead_to_and_changes_nothing() {
     let mut bench = Bench::new(4, &[2, 2, 2, 5]);
     bench.load(0, 0);
-    let plan = |bench: &Bench, id| bench.residency.plan(EndpointId(id), bench.now).unwrap();
+    let plan = |bench: &Bench, id| bench.residency.plan(EndpointId(id), None, bench.now).unwrap();
     assert_eq!(plan(&bench, 0), Plan::Resident);
     assert_eq!(plan(&bench, 1), Plan::Fits);
     bench.load(1, 0);
@@ -400,7 +400,7 @@ fn a_plan_says_what_a_request_would_lead_to_and_changes_nothing() {
     assert!(
         bench.residency.has_resident(EndpointId(0)) && bench.residency.has_resident(EndpointId(1))
     );
-    assert!(bench.residency.plan(EndpointId(9), bench.now).is_none());
+    assert!(bench.residency.plan(EndpointId(9), None, bench.now).is_none());
 }
 
 #[test]
@@ -457,6 +457,7 @@ fn a_worker_needs_the_memory_of_its_own_gpu_alone() {
     bench.tell(Event::Budget(Memory::on_host(9).with_device(0, 72).with_device(1, 72)));
     let settings = ResidencySettings { min_workers: 2, ..ResidencySettings::default() };
     bench.residency.set_endpoint(EndpointId(0), settings, history, now);
+    assert_eq!(bench.residency.plan(EndpointId(0), Some(0), now), Some(Plan::Fits));
     for slot in 0..2 {
         let worker = WorkerId { endpoint: EndpointId(0), slot };
         let (deadline, chain) = (now + Duration::from_secs(60), Vec::new());

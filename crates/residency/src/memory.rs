@@ -68,11 +68,15 @@ impl Memory {
     /// Returns this amount with the most of all devices on this one alone; as it is without a device.
     #[must_use]
     pub fn all_on(self, device: Option<usize>) -> Self {
-        let most = self.devices.values().copied().max().filter(|bytes| *bytes > 0);
-        match (device, most) {
-            (Some(index), Some(bytes)) => Self::on_host(self.host).with_device(index, bytes),
+        match (device, self.most_on_a_device()) {
+            (Some(index), bytes @ 1..) => Self::on_host(self.host).with_device(index, bytes),
             _ => self,
         }
+    }
+
+    /// Returns the most bytes on any device.
+    pub fn most_on_a_device(&self) -> u64 {
+        self.devices.values().copied().max().unwrap_or(0)
     }
 
     /// Returns whether both amounts have bytes in a common place.

@@ -25,16 +25,17 @@ pub enum Plan {
 }
 
 impl Residency {
-    /// Returns what a request for this endpoint would lead to; `None` for an unknown endpoint.
-    pub fn plan(&self, id: EndpointId, now: Instant) -> Option<Plan> {
+    /// Returns what a request for this endpoint would lead to, whose worker gets this GPU; `None` for an unknown
+    /// endpoint.
+    pub fn plan(&self, id: EndpointId, gpu: Option<usize>, now: Instant) -> Option<Plan> {
         let endpoint = self.endpoints.get(&id)?;
         if self.has_resident(id) {
             return Some(Plan::Resident);
         }
         let worker = WorkerId { endpoint: id, slot: 0 };
         let chain = Vec::new();
-        let ask = Ask { worker, gpu: None, queued: 1, is_required: false, chain, deadline: now };
-        let need = endpoint.need(&self.patience.assumed);
+        let ask = Ask { worker, gpu, queued: 1, is_required: false, chain, deadline: now };
+        let need = endpoint.need(&self.patience.assumed).all_on(gpu);
         let times = (Duration::ZERO, Duration::ZERO);
         let waiting = Waiting::new(ask, need.clone(), 0.0, times, now);
         let immovable = self.immovable(&waiting.ask);

@@ -125,6 +125,11 @@ impl Residency {
         self.endpoints.get(&id).map(|endpoint| &endpoint.history)
     }
 
+    /// Returns whether the memory of an endpoint's next start was measured, and not declared or assumed.
+    pub fn is_measured(&self, id: EndpointId) -> bool {
+        self.history(id).is_some_and(|history| history.memory().is_some())
+    }
+
     /// Returns the memory and the time of an endpoint's next start.
     pub fn prediction(&self, id: EndpointId) -> Option<(Memory, Duration)> {
         let endpoint = self.endpoints.get(&id)?;

@@ -1,11 +1,10 @@
 //! Whether a new generation fits beside the live one, by the measured memory of the live one.
 
 use std::collections::HashSet;
-use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use litplex_core::size_in_words;
-use litplex_devices::Gpu;
+use litplex_devices::{Gpu, free_memory};
 use tokio::task::spawn_blocking;
 
 use crate::controls::EndpointControls;
@@ -63,33 +62,6 @@ fn rooms(controls: &EndpointControls, gpus: &[Gpu]) -> Vec<Room> {
     machine.into_iter().chain(gpus.iter().map(on_gpu)).collect()
 }
 
-/// Returns the bytes of memory that programs can get: those of the machine, or of this server's cgroup.
-pub(crate) fn free_memory() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok();
-    let machine = machine.and_then(|meminfo| available(&meminfo));
-    [machine, free_in_cgroup()].into_iter().flatten().min()
-}
-
-/// Returns the bytes that `/proc/meminfo` says are available.
-fn available(meminfo: &str) -> Option<u64> {
-    meminfo.lines().find_map(|line| {
-        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?;
-        kib.parse::<u64>().ok()?.checked_mul(1024)
-    })
-}
-
-/// Returns the bytes that the cgroup of this server, as a container sees it, may still take.
-fn free_in_cgroup() -> Option<u64> {
-    let read = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok();
-    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    // The file cache is given back when memory is short.
-    let cached = read("memory.stat")?.lines().find_map(|line| {
-        line.strip_prefix("inactive_file ").and_then(|bytes| bytes.parse::<u64>().ok())
-    });
-    let used = number("memory.current")?.saturating_sub(cached.unwrap_or_default());
-    Some(number("memory.max")?.saturating_sub(used))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,12 +77,5 @@ mod tests {
         // Nearly as much as there is.
         let reason = too_small(&[room("the memory", 12 * gb, 13 * gb)]).unwrap();
         assert_eq!(reason, "its workers use 12.0 GB of the memory, of which 13.0 GB are free");
-    }
-
-    #[test]
-    fn the_free_memory_of_the_machine_is_read() {
-        let text = "MemTotal:       16000000 kB\nMemAvailable:       1024 kB\nBuffers: 1 kB\n";
-        assert_eq!(available(text), Some(1 << 20));
-        assert_eq!(available("MemTotal: 1 kB"), None);
     }
 }

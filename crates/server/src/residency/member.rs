@@ -88,7 +88,7 @@ impl ResidencyHandle {
     pub(crate) fn spawn(config: &Program) -> Self {
         let (messages, inbox) = mpsc::unbounded_channel();
         let (publish, report) = watch::channel(MemoryReport::default());
-        let starts = Starts::locate();
+        let starts = Starts::locate(config);
         let devices = budget::Devices::of(config);
         let budget = budget::on_host(config.memory_budget);
         let is_strict = config.memory_budget.is_some() || config.gpu_memory_budget.is_some();
@@ -155,7 +155,7 @@ impl Member {
 
     /// Returns the memory of its workers for operators, as the task last saw it.
     pub(crate) fn status(&self) -> Option<ResidencyStatus> {
-        self.handle.report.borrow().endpoint_status(self.id)
+        self.handle.report.borrow().endpoints.get(&self.id).cloned()
     }
 
     /// Returns the claim of a worker, for which no memory was asked yet.

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use litplex_config::{Endpoint, Source};
-use litplex_dirs::Cache;
+use litplex_config::{Endpoint, Program, Source};
+use litplex_dirs::{Cache, Digest};
 use litplex_residency::StartHistory;
 
 /// The directory in the cache.
@@ -19,7 +19,11 @@ const MOST_MODELS: usize = 1000;
 pub(super) struct Starts(Option<PathBuf>);
 
 impl Starts {
-    pub(super) fn locate() -> Self {
+    /// Locates the files, if a program has models that are measured.
+    pub(super) fn locate(config: &Program) -> Self {
+        if !config.endpoints.iter().any(|it| matches!(it.source, Source::Python(_))) {
+            return Self::default();
+        }
         let place = Cache::locate().ok().and_then(|cache| cache.directory(DIRECTORY).ok());
         place.iter().for_each(|place| remove_old(place));
         Self(place)
@@ -76,13 +80,9 @@ pub(crate) fn name_of(config: &Endpoint) -> String {
         config.accelerator.clone(),
         format!("{:?} {:?}", config.python, config.requirements),
     ];
-    format!("{:016x}.json", fnv1a(parts.join("\n").as_bytes()))
-}
-
-/// FNV-1a: it tells models apart, it does not protect.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    let feed = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, feed)
+    let mut digest = Digest::new();
+    digest.feed(parts.join("\n").as_bytes());
+    format!("{digest}.json")
 }
 
 #[cfg(test)]

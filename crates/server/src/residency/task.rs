@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{NextLoad, PlannedMemory};
+use litplex_admin::{NextLoad, PlannedMemory, ResidencyStatus};
 use litplex_core::Monitor;
 use litplex_residency::{
     Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Plan, Refusal, Residency,
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::budget::Devices;
 use super::measure::Measured;
 use super::member::{AskedFor, Load, Membership, Message};
-use super::report::{Counts, EndpointMemory, MemoryReport};
+use super::report::MemoryReport;
 use super::starts::Starts;
 
 /// The memory of a worker of which nothing is known; at most a part of the budget, so that it is no reason to
@@ -59,6 +59,17 @@ struct JoinedMember {
     membership: Membership,
     leave: mpsc::UnboundedSender<usize>,
     last_eviction: Option<String>,
+}
+
+/// The counts of an endpoint since the server started, over all its generations.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    loads: u64,
+    load_seconds: f64,
+    evictions: u64,
+    hits: u64,
+    misses: u64,
+    refusals: u64,
 }
 
 /// The result of a measurement.
@@ -171,7 +182,8 @@ impl ResidencyTask {
     fn plan(&self) -> Vec<PlannedMemory> {
         let now = Instant::now();
         let planned = self.members.iter().filter_map(|(id, member)| {
-            let plan = self.residency.plan(*id, now)?;
+            let gpu = self.gpu(WorkerId { endpoint: *id, slot: 0 });
+            let plan = self.residency.plan(*id, gpu, now)?;
             let (predicted, reload) = self.residency.prediction(*id)?;
             let label = |id: &EndpointId| Some(self.members.get(id)?.membership.label.to_string());
             let (evicts, reason) = match &plan {
@@ -183,8 +195,8 @@ impl ResidencyTask {
             Some(PlannedMemory {
                 endpoint: member.membership.label.to_string(),
                 needs: predicted.host,
-                needs_gpu: predicted.devices.values().copied().max().unwrap_or(0),
-                is_measured: self.residency.history(*id).is_some_and(|it| it.memory().is_some()),
+                needs_gpu: predicted.most_on_a_device(),
+                is_measured: self.residency.is_measured(*id),
                 load_seconds: reload.as_secs_f64(),
                 held: held.host,
                 held_gpu: held.devices.values().sum(),
@@ -412,28 +424,37 @@ impl ResidencyTask {
     }
 
     fn publish(&self) {
-        let endpoints = self.members.iter().filter_map(|(id, member)| {
-            let (predicted, reload) = self.residency.prediction(*id)?;
-            let memory = EndpointMemory {
-                label: member.membership.label.clone(),
-                predicted,
-                is_measured: self.residency.history(*id).is_some_and(|it| it.memory().is_some()),
-                reload,
-                is_waiting: self.asks.keys().any(|worker| worker.endpoint == *id),
-                last_eviction: member.last_eviction.clone(),
-            };
-            Some((*id, memory))
-        });
+        let endpoints =
+            self.members.iter().filter_map(|(id, member)| Some((*id, self.status(*id, member)?)));
         let report = MemoryReport {
             budget: self.budget.clone(),
             held: self.residency.held(),
             endpoints: endpoints.collect(),
-            counts: self.counts.clone(),
         };
         self.publish.send_if_modified(|published| {
             let has_changed = *published != report;
             *published = report;
             has_changed
         });
+    }
+
+    /// Returns the memory of a generation's workers for operators.
+    fn status(&self, id: EndpointId, member: &JoinedMember) -> Option<ResidencyStatus> {
+        let (predicted, reload) = self.residency.prediction(id)?;
+        let counts = self.counts.get(&member.membership.label).copied().unwrap_or_default();
+        Some(ResidencyStatus {
+            predicted: predicted.host,
+            predicted_gpu: predicted.most_on_a_device(),
+            is_measured: self.residency.is_measured(id),
+            load_seconds: reload.as_secs_f64(),
+            is_waiting: self.asks.keys().any(|worker| worker.endpoint == id),
+            loads: counts.loads,
+            loading_seconds: counts.load_seconds,
+            evictions: counts.evictions,
+            last_eviction: member.last_eviction.clone(),
+            hits: counts.hits,
+            misses: counts.misses,
+            refusals: counts.refusals,
+        })
     }
 }

@@ -2,8 +2,7 @@
 
 use litplex_admin::Status;
 use litplex_core::size_in_words;
-
-use crate::in_place::free_memory;
+use litplex_devices::free_memory;
 
 /// Returns a sentence about the memory that an upgrade takes for a while, and whether more is free.
 pub(crate) fn note(status: &Status) -> Option<(String, bool)> {

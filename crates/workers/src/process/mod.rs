@@ -14,7 +14,6 @@ mod adopted;
 mod app_host;
 mod child;
 mod description;
-mod digest;
 mod environments;
 mod inspect;
 mod launch;

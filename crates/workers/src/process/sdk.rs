@@ -6,9 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
-use litplex_dirs::{Cache, DirError, make_private};
+use litplex_dirs::{Cache, Digest, DirError, make_private};
 
-use super::digest::Digest;
 use crate::Error;
 
 /// The package as it was when this program was built, so that both sides always fit.
@@ -31,7 +30,7 @@ impl Sdk {
     /// Returns the package that is part of this program. It is written once into the cache, under a name
     /// that changes with its content.
     pub fn unpacked(cache: Cache) -> Self {
-        let directory = cache.root().join(format!("sdk-{:016x}", digest(&PACKAGE)));
+        let directory = cache.root().join(format!("sdk-{}", digest(&PACKAGE)));
         Self { package: directory.join("litplex"), cache: Some(cache) }
     }
 
@@ -95,14 +94,14 @@ fn is_source(path: &Path) -> bool {
 }
 
 /// Returns the digest of the names and contents.
-fn digest(directory: &Dir<'_>) -> u64 {
+fn digest(directory: &Dir<'_>) -> Digest {
     let mut digest = Digest::new();
     for file in directory.files().filter(|file| is_source(file.path())) {
         digest.feed(file.path().as_os_str().as_encoded_bytes());
         digest.feed(file.contents());
     }
     for directory in directory.dirs() {
-        digest.feed(&self::digest(directory).to_le_bytes());
+        digest.feed(&self::digest(directory).to_bytes());
     }
-    digest.0
+    digest
 }

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use litplex_dirs::{Cache, DirError, make_private};
+use litplex_dirs::{Cache, Digest, DirError, make_private};
 use rustix::fs::FlockOperation;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 
 use super::child::{Process, describe, forget, start};
-use super::digest::Digest;
 use super::environments::{MARK, NAME, lock_of, used_by};
 use super::lock::{TIMEOUT_VARIABLE, lock, timeout_from_env};
 use super::requirements::Requirements;
@@ -101,7 +100,7 @@ impl Venv<'_> {
         }
         digest.feed(requirements.text().as_bytes());
         let venvs = self.cache.directory(NAME).map_err(|error| self.failed_with(error))?;
-        Ok(venvs.join(format!("{:016x}", digest.0)))
+        Ok(venvs.join(digest.to_string()))
     }
 
     async fn identity(&self) -> Result<String, Error> {
