@@ -226,9 +226,17 @@ def test_a_place_that_others_can_write_to_holds_nothing_that_is_run(from_file, t
 def test_a_cache_that_is_emptied_is_filled_again(from_file, tmp_path):
     chosen = tmp_path / "cache"
     server = from_file(LITPLEX_CACHE_DIR=str(chosen)).wait_until_ready()
-    shutil.rmtree(chosen)
+
+    def emptied():
+        """The server may write a file of the cache meanwhile."""
+        shutil.rmtree(chosen, ignore_errors=True)
+        return not chosen.exists()
+
+    wait_until(emptied)
     server.post("/a", json="die")
     wait_until(lambda: server.post("/a", json=1).status_code == 200)
+    # The measurements of the new worker, too.
+    wait_until(lambda: [*chosen.glob("starts/*.json")])
 
 
 def test_a_user_without_a_home_has_a_private_place(from_file, runtime, tmp_path):

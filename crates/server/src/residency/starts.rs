@@ -16,7 +16,7 @@ const MOST_MODELS: usize = 1000;
 
 /// The files with what was measured of earlier starts; none without a cache.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Starts(Option<PathBuf>);
+pub(super) struct Starts(Option<Cache>);
 
 impl Starts {
     /// Locates the files, if a program has models that are measured.
@@ -24,20 +24,28 @@ impl Starts {
         if !config.endpoints.iter().any(|it| matches!(it.source, Source::Python(_))) {
             return Self::default();
         }
-        let place = Cache::locate().ok().and_then(|cache| cache.directory(DIRECTORY).ok());
-        place.iter().for_each(|place| remove_old(place));
-        Self(place)
+        let starts = Self(Cache::locate().ok());
+        starts.place().iter().for_each(|place| remove_old(place));
+        starts
+    }
+
+    /// Returns the directory, created if it is not there: the cache may have been emptied. One that is there is used
+    /// as it is, because only what is run must be private.
+    fn place(&self) -> Option<PathBuf> {
+        let cache = self.0.as_ref()?;
+        let place = cache.root().join(DIRECTORY);
+        if place.is_dir() { Some(place) } else { cache.directory(DIRECTORY).ok() }
     }
 
     /// Reads what is known of a model. A file that cannot be read is as none.
     pub(super) fn read(&self, name: &str) -> StartHistory {
-        let text = self.0.as_ref().and_then(|place| fs::read(place.join(name)).ok());
+        let text = self.place().and_then(|place| fs::read(place.join(name)).ok());
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
 
     /// Writes what is known of a model, as a whole: another server may read it.
     pub(super) fn write(&self, name: &str, history: &StartHistory) {
-        let Some(place) = &self.0 else { return };
+        let Some(place) = self.place() else { return };
         let Ok(text) = serde_json::to_vec(history) else { return };
         let draft = place.join(format!(".{name}.{}", std::process::id()));
         let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, place.join(name)));
@@ -95,16 +103,17 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_a_broken_file_is_as_none() {
-        let place = tempfile::tempdir().unwrap();
-        let starts = Starts(Some(place.path().to_owned()));
+        let root = tempfile::tempdir().unwrap();
+        let starts = Starts(Some(Cache::at(&root.path().join("cache"))));
+        let place = starts.place().unwrap();
         let mut history = StartHistory::default();
         assert_eq!(starts.read("a.json"), history);
         history.add(Duration::from_secs(3), Memory::on_host(7));
         starts.write("a.json", &history);
         assert_eq!(starts.read("a.json"), history);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "no draft stays");
-        remove_old(place.path());
-        fs::write(place.path().join("a.json"), "{").unwrap();
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 1, "no draft stays");
+        remove_old(&place);
+        fs::write(place.join("a.json"), "{").unwrap();
         assert_eq!(starts.read("a.json"), StartHistory::default());
     }
 }
