@@ -90,7 +90,7 @@ class FakeServer:
                     self.welcome(role)
                 self.send("data", frames.encode_message(frames.SETUP, {"device": "cpu", **setup}))
                 if ready:
-                    self.traits = self._message(frames.READY, frames.FAILED)
+                    self.ready()
             except BaseException:
                 self.close()
                 raise
@@ -104,6 +104,10 @@ class FakeServer:
         assert (hello["role"], hello["token"]) == (role, "s3cret")
         welcome = {"protocol": hello["protocol"]}
         self.send(role, frames.encode_message(frames.WELCOME, welcome))
+
+    def ready(self):
+        """Takes the message that the worker is ready, or has failed."""
+        self.traits = self._message(frames.READY, frames.FAILED)
 
     def _message(self, *kinds, role="data"):
         kind, message = self._readers[role].message(*kinds)

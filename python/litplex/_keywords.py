@@ -259,6 +259,10 @@ class EndpointOptions(TypedDict, total=False):
             seconds greater than 0, "auto" or "forever". Default: 60.
         pinned: Whether no worker of the endpoint leaves memory for another endpoint's. Those up to
             ``min_workers`` never do. Value: true or false. Default: false.
+        hibernate: Whether a worker that leaves memory hibernates: its process is stopped and its
+            memory moved to swap, and the next request wakes it instead of loading the model. Needs
+            Linux, swap with room and a model on the CPU; a worker ends as usual where these are
+            missing. Value: true or false. Default: false.
         memory: The memory that a worker is expected to need, until one was measured
             (``memory_budget``). It is no limit; ``memory_limit`` is. Value: a number of bytes or a
             text such as "2GB" or "512MiB". Default: what earlier starts have used.
@@ -389,6 +393,7 @@ class EndpointOptions(TypedDict, total=False):
     max_workers: int
     keep_alive: Union[float, Literal["auto", "forever"]]
     pinned: bool
+    hibernate: bool
     memory: Union[int, str]
     gpu_memory: Union[int, str]
     threads: int

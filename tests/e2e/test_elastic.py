@@ -149,7 +149,7 @@ def test_a_number_by_hand_is_given_back(serve, runtime, litplex, endpoint):
         assert wanted == (1 if limits is None else limits[0])
         wait_until(lambda path=path, wanted=wanted: len(ready(endpoint(path))) == wanted)
     status, _, err = litplex("scale", "/a", "atuo")
-    assert (status, "expected a number from 0 to 1024, or auto" in err) == (2, True)
+    assert (status, "expected a number from 0 to 1024, cold, or auto" in err) == (2, True)
 
 
 def test_an_endpoint_without_workers_starts_one_for_a_request(serve, runtime, endpoint):

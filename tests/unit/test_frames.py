@@ -9,7 +9,7 @@ from litplex._worker.wire import frames
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "protocol/golden.json").read_text("utf-8"))
 NAMES = "hello welcome refuse setup ready failed request response chunk end cancel bye "
-NAMES += "ping pong measure cost credit metrics waiting sources patch patched"
+NAMES += "ping pong measure cost credit metrics waiting sources patch patched hibernate"
 KINDS = {name: getattr(frames, name.upper()) for name in NAMES.split()}
 FLAGS = {
     "meta": frames.META,

@@ -55,6 +55,6 @@ pub use status::{
     FailedReload, GenerationState, GenerationStatus, GpuBudget, GpuStatus, LastLine, LogLevel,
     MemoryPlan, MemoryStatus, Mode, NextLoad, NextSwap, PlannedChange, PlannedEndpoint,
     PlannedMemory, PlannedOption, ProgramReloaded, Reload, ReloadPlan, ReloadProgram, Reloaded,
-    ResidencyStatus, Rollback, Scale, Scaled, Status, Swap, Upgrade, UpgradeState, Upgraded,
+    ResidencyStatus, Rollback, Scale, Scaled, Status, Swap, Tier, Upgrade, UpgradeState, Upgraded,
     WorkerCount, WorkerStatus,
 };

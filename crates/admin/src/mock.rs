@@ -59,6 +59,7 @@ impl MockAdmin {
             requests: 7,
             batches: None,
             residency: None,
+            tier: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),

@@ -74,6 +74,9 @@ pub struct EndpointStatus {
     /// The memory of its workers; none of a pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residency: Option<ResidencyStatus>,
+    /// The warmest tier of its workers, if they are processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
     /// The workers of the live generation, by slot.
     pub workers: Vec<WorkerStatus>,
     /// The last generations of workers, the latest last.
@@ -179,6 +182,18 @@ pub struct ResidencyStatus {
     pub loads: u64,
     /// The seconds that these took together.
     pub loading_seconds: f64,
+    /// Whether workers that leave memory hibernate (`hibernate`).
+    #[serde(default)]
+    pub may_hibernate: bool,
+    /// The workers that hibernate now.
+    #[serde(default)]
+    pub hibernated: usize,
+    /// The workers that were woken since the start.
+    #[serde(default)]
+    pub wakes: u64,
+    /// The seconds that these took together.
+    #[serde(default)]
+    pub waking_seconds: f64,
     /// The workers that left because others needed their memory.
     pub evictions: u64,
     /// The last eviction, in words.
@@ -190,6 +205,32 @@ pub struct ResidencyStatus {
     pub misses: u64,
     /// The starts for which there was no room.
     pub refusals: u64,
+}
+
+/// The distance of a model from serving, from the nearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// A worker is in memory.
+    Hot,
+    /// A worker is stopped, its memory in swap; a request wakes it.
+    Hibernated,
+    /// A worker is forked from a process that has imported its modules.
+    Template,
+    /// A worker starts from nothing.
+    Cold,
+}
+
+impl Tier {
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Hibernated => "hibernated",
+            Self::Template => "template",
+            Self::Cold => "cold",
+        }
+    }
 }
 
 /// A generation of an endpoint's workers.
@@ -657,7 +698,7 @@ pub struct EndpointMode {
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// The number of workers, over all devices, from 0 to 1024; with 0 the endpoint sleeps until a request comes.
-    /// `"auto"`: as configured, so that the load may change it again.
+    /// `"cold"`: as 0, and no worker hibernates. `"auto"`: as configured, so that the load may change it again.
     #[schema(value_type = Value, example = 4)]
     pub workers: WorkerCount,
 }
@@ -667,14 +708,28 @@ pub struct Scale {
 pub enum WorkerCount {
     /// This number.
     Number(usize),
+    /// None until a request comes, and none that hibernates.
+    Cold,
     /// The number, or the limits, of the configuration.
     Auto,
+}
+
+impl WorkerCount {
+    /// Returns the count that has this name, if one has.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "cold" => Some(Self::Cold),
+            "auto" => Some(Self::Auto),
+            _ => None,
+        }
+    }
 }
 
 impl Serialize for WorkerCount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Number(workers) => workers.serialize(serializer),
+            Self::Cold => serializer.serialize_str("cold"),
             Self::Auto => serializer.serialize_str("auto"),
         }
     }
@@ -687,7 +742,7 @@ impl<'de> Deserialize<'de> for WorkerCount {
             type Value = WorkerCount;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of workers or \"auto\"")
+                f.write_str("a number of workers, \"cold\" or \"auto\"")
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<WorkerCount, E> {
@@ -695,9 +750,8 @@ impl<'de> Deserialize<'de> for WorkerCount {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<WorkerCount, E> {
-                let is_auto = text == "auto";
-                let auto = is_auto.then_some(WorkerCount::Auto);
-                auto.ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                WorkerCount::named(text)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
         deserializer.deserialize_any(Count)

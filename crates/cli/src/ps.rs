@@ -2,7 +2,7 @@
 
 use clap::Args;
 use litplex_admin::{
-    EndpointStatus, GenerationState, GenerationStatus, MemoryStatus, Status, WorkerStatus,
+    EndpointStatus, GenerationState, GenerationStatus, MemoryStatus, Status, Tier, WorkerStatus,
 };
 use litplex_core::size_in_words;
 
@@ -107,7 +107,7 @@ fn row_of_endpoint(endpoint: &EndpointStatus) -> Row {
         endpoint.path.clone(),
         endpoint.name.clone(),
         endpoint.kind.clone(),
-        endpoint.state.clone(),
+        state(endpoint),
         workers(endpoint),
         endpoint.queued.to_string(),
         endpoint.in_flight.to_string(),
@@ -140,6 +140,16 @@ fn row_of_worker(worker: &WorkerStatus) -> Row {
         worker.restarts.to_string(),
         reason(worker),
     ]
+}
+
+/// Says the state of an endpoint, and of one that sleeps what its next worker starts from.
+fn state(endpoint: &EndpointStatus) -> String {
+    match endpoint.tier {
+        Some(tier @ (Tier::Hibernated | Tier::Template)) if endpoint.workers.is_empty() => {
+            format!("{} ({})", endpoint.state, tier.as_str())
+        }
+        _ => endpoint.state.clone(),
+    }
 }
 
 /// Says the memory that the next worker of an endpoint without workers will need, if that was measured.
@@ -237,6 +247,7 @@ mod tests {
             requests: 120,
             batches: None,
             residency: None,
+            tier: None,
             workers,
             generations: Vec::new(),
             sources: Vec::new(),

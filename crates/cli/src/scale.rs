@@ -11,7 +11,8 @@ use crate::servers::ServerArgs;
 pub(crate) struct Scale {
     /// Path or name of the endpoint, such as /embed
     endpoint: String,
-    /// Workers that it is to have, over all devices; 0: none until a request comes; auto: as configured
+    /// Workers that it is to have, over all devices; 0: none until a request comes; cold: as 0, and none hibernates;
+    /// auto: as configured
     #[arg(value_parser = number_of_workers, allow_negative_numbers = true)]
     workers: WorkerCount,
     #[command(flatten)]
@@ -19,11 +20,10 @@ pub(crate) struct Scale {
 }
 
 fn number_of_workers(text: &str) -> Result<WorkerCount, &'static str> {
-    match text.parse() {
-        _ if text == "auto" => Ok(WorkerCount::Auto),
-        Ok(number) if number <= 1024 => Ok(WorkerCount::Number(number)),
-        _ => Err("expected a number from 0 to 1024, or auto"),
-    }
+    let number = || text.parse().ok().filter(|number| *number <= 1024).map(WorkerCount::Number);
+    WorkerCount::named(text)
+        .or_else(number)
+        .ok_or("expected a number from 0 to 1024, cold, or auto")
 }
 
 const AFTER_HELP: &str = "\
@@ -31,6 +31,7 @@ Examples:
   litplex scale /embed 4              four workers; requests go on being answered
   litplex scale /embed auto           as configured: the load changes it between min_workers and max_workers
   litplex scale /ocr 0                no workers until a request comes; `litplex drain` refuses requests
+  litplex scale /ocr cold             as 0, and what hibernates ends, which frees swap
   litplex scale /ocr 1 --port 9000    of one server among several";
 
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
@@ -56,6 +57,7 @@ mod tests {
         assert_eq!(number_of_workers("0"), Ok(WorkerCount::Number(0)));
         assert_eq!(number_of_workers("1024"), Ok(WorkerCount::Number(1024)));
         assert_eq!(number_of_workers("auto"), Ok(WorkerCount::Auto));
+        assert_eq!(number_of_workers("cold"), Ok(WorkerCount::Cold));
         for wrong in ["1025", "-1", "99999", "two", "1.5", ""] {
             assert!(number_of_workers(wrong).is_err(), "{wrong}");
         }

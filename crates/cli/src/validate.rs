@@ -1,12 +1,12 @@
-//! `litplex validate`: loads a model, calls it, unloads it, and calls it again: is its memory back, and is its
-//! answer the same?
+//! `litplex validate`: loads a model, calls it, lets it hibernate if it may, unloads it, and calls it again: is its
+//! memory back, and is its answer the same?
 
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use litplex_admin::{Client, EndpointStatus, WorkerCount};
+use litplex_admin::{Client, EndpointStatus, Tier, WorkerCount};
 use litplex_core::size_in_words;
 use serde::Serialize;
 use serde_json::Value;
@@ -58,6 +58,9 @@ struct Findings {
     /// The seconds of the first answer, and of the next one.
     first_answer: f64,
     warm_answer: f64,
+    /// The findings about its hibernation, if the endpoint has it on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hibernation: Option<HibernationFindings>,
     /// The seconds until the worker was gone and its memory back.
     unload: f64,
     /// The bytes that came back.
@@ -68,6 +71,19 @@ struct Findings {
     same_answer: bool,
     /// Whether the memory came back.
     is_memory_back: bool,
+}
+
+/// The findings about a worker that hibernated and was woken.
+#[derive(Debug, Serialize)]
+struct HibernationFindings {
+    /// The seconds until its memory was in swap.
+    hibernate: f64,
+    /// The bytes that came back.
+    memory_back: u64,
+    /// The seconds of a request that woke it.
+    woken_answer: f64,
+    /// Whether its answer is the first one.
+    same_answer: bool,
 }
 
 pub(crate) fn run(validate: &Validate) -> anyhow::Result<()> {
@@ -102,7 +118,8 @@ pub(crate) fn run(validate: &Validate) -> anyhow::Result<()> {
     } else {
         say(&table(&found))?;
     }
-    match (found.is_memory_back, found.same_answer) {
+    let is_same = found.same_answer && found.hibernation.as_ref().is_none_or(|it| it.same_answer);
+    match (found.is_memory_back, is_same) {
         (true, true) => Ok(()),
         (false, _) => Err(anyhow!("the memory of the model did not come back")),
         (true, false) => Err(anyhow!(
@@ -130,6 +147,7 @@ impl Trial<'_> {
         let (first, first_answer) = self.answer(&client, &example)?;
         let (second, warm_answer) = self.answer(&client, &example)?;
         let loaded = self.own()?;
+        let hibernation = self.hibernation(&client, &example, loaded, &first)?;
         let unload = self.timed(|| self.unload())?;
         let after = self.own()?;
         let (third, cold_answer) = self.answer(&client, &example)?;
@@ -141,6 +159,7 @@ impl Trial<'_> {
             memory,
             first_answer,
             warm_answer,
+            hibernation,
             unload,
             memory_back,
             cold_answer,
@@ -170,8 +189,37 @@ impl Trial<'_> {
         self.wait("was not measured", |it| it.residency.as_ref().is_some_and(|it| it.is_measured))
     }
 
-    fn unload(&self) -> anyhow::Result<()> {
+    /// Lets the worker hibernate and wakes it by a request, and returns what was found; `None` if its
+    /// endpoint has it off.
+    fn hibernation(
+        &self,
+        client: &ExampleClient,
+        example: &Example,
+        loaded: u64,
+        first: &Value,
+    ) -> anyhow::Result<Option<HibernationFindings>> {
+        let status = self.client.endpoint(self.endpoint)?;
+        if !status.residency.is_some_and(|it| it.may_hibernate) {
+            return Ok(None);
+        }
         self.client.scale(self.endpoint, WorkerCount::Number(0))?;
+        let begin = Instant::now();
+        self.wait("did not end", |it| it.workers.is_empty())?;
+        let hibernate = begin.elapsed().as_secs_f64();
+        if self.client.endpoint(self.endpoint)?.tier != Some(Tier::Hibernated) {
+            bail!(
+                "the worker ended and did not hibernate; `litplex logs {}` says why",
+                self.endpoint
+            );
+        }
+        let memory_back = loaded.saturating_sub(self.own()?);
+        let (answer, woken_answer) = self.answer(client, example)?;
+        let same_answer = answer == *first;
+        Ok(Some(HibernationFindings { hibernate, memory_back, woken_answer, same_answer }))
+    }
+
+    fn unload(&self) -> anyhow::Result<()> {
+        self.client.scale(self.endpoint, WorkerCount::Cold)?;
         self.wait("did not end", |it| it.workers.is_empty())?;
         let begin = Instant::now();
         while self.own()? > 0 && begin.elapsed() < self.limit {
@@ -212,14 +260,27 @@ fn table(found: &Findings) -> String {
     let same = if found.same_answer { "the same answers" } else { "the answers differ" };
     let is_back =
         if found.is_memory_back { "its memory is back" } else { "its memory is not back" };
-    let rows = [
+    let hibernation = found.hibernation.iter().flat_map(|it| {
+        let back = format!("-{}", size_in_words(it.memory_back));
+        [
+            row("hibernate", it.hibernate, &back, ""),
+            row(
+                "request that wakes it",
+                it.woken_answer,
+                "",
+                if it.same_answer { "the same answer" } else { "another answer" },
+            ),
+        ]
+    });
+    let mut rows = vec![
         ["STEP", "TIME", "MEMORY", "RESULT"].map(str::to_owned),
         row("load", found.load, &taken, ""),
         row("first answer", found.first_answer, "", ""),
         row("next answer", found.warm_answer, "", ""),
-        row("unload", found.unload, &back, is_back),
-        row("request that loads it", found.cold_answer, "", same),
     ];
+    rows.extend(hibernation);
+    rows.push(row("unload", found.unload, &back, is_back));
+    rows.push(row("request that loads it", found.cold_answer, "", same));
     format!("{}\n\n{}", found.endpoint, columns(&rows))
 }
 
@@ -235,6 +296,12 @@ mod tests {
             memory: 3_000_000_000,
             first_answer: 0.25,
             warm_answer: 0.1,
+            hibernation: Some(HibernationFindings {
+                hibernate: 1.5,
+                memory_back: 2_900_000_000,
+                woken_answer: 0.75,
+                same_answer: true,
+            }),
             unload: 0.05,
             memory_back: 3_000_000_000,
             cold_answer: 2.75,
@@ -248,6 +315,8 @@ STEP                   TIME   MEMORY   RESULT
 load                   2.5s   +3.0 GB
 first answer           250ms
 next answer            100ms
+hibernate              1.5s   -2.9 GB
+request that wakes it  750ms           the same answer
 unload                 50ms   -3.0 GB  its memory is back
 request that loads it  2.8s            the answers differ
 ";

@@ -86,7 +86,7 @@ async fn scale_needs_a_server_and_one_of_its_endpoints() {
         (
             &["scale", "/embed", "2000", "--port", "8000"],
             2,
-            "expected a number from 0 to 1024, or auto",
+            "expected a number from 0 to 1024, cold, or auto",
         ),
     ] {
         let (got, printed) = machine.litplex(args).await;

@@ -304,10 +304,11 @@ impl Comparison {
         self.note(needs, "chunk_timeout", (&before.chunk_timeout, &after.chunk_timeout), shown);
         self.note(needs, "ping_interval", (&before.ping_interval, &after.ping_interval), duration);
         self.note(needs, "queue_timeout", (&before.queue_timeout, &after.queue_timeout), duration);
-        let Residency { keep_alive, is_pinned, memory, gpu_memory } = &before.residency;
+        let Residency { keep_alive, is_pinned, hibernates, memory, gpu_memory } = &before.residency;
         let now = &after.residency;
         self.note(needs, "keep_alive", (keep_alive, &now.keep_alive), ToString::to_string);
         self.note(needs, "pinned", (is_pinned, &now.is_pinned), ToString::to_string);
+        self.note(Needs::Workers, "hibernate", (hibernates, &now.hibernates), ToString::to_string);
         self.note(needs, "memory", (memory, &now.memory), set);
         self.note(needs, "gpu_memory", (gpu_memory, &now.gpu_memory), set);
         self.note(needs, "warmup", (&before.warmup, &after.warmup), set);
@@ -549,6 +550,7 @@ mod tests {
             ("memory_limit = \"1GB\"", "memory_limit"),
             ("python = \"python3.12\"", "python"),
             ("preload = [\"torch\"]", "preload"),
+            ("hibernate = true", "hibernate"),
             ("kill_after = false", "kill_after"),
             ("heartbeat = 2", "heartbeat"),
             ("idempotent = false", "idempotent"),

@@ -19,6 +19,8 @@ pub struct Residency {
     pub keep_alive: KeepAlive,
     /// Whether no worker leaves so that another endpoint gets its memory.
     pub is_pinned: bool,
+    /// Whether workers that leave memory hibernate.
+    pub hibernates: bool,
     /// The bytes of memory of a worker, as declared.
     pub memory: Option<u64>,
     /// The bytes of memory of its GPU, as declared.
@@ -67,6 +69,7 @@ impl Residency {
         Self {
             keep_alive,
             is_pinned: boolean(options, "pinned").unwrap_or(false),
+            hibernates: boolean(options, "hibernate").unwrap_or(false),
             memory: options.get("memory").and_then(bytes),
             gpu_memory: options.get("gpu_memory").and_then(bytes),
         }

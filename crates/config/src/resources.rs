@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 use crate::read::{boolean, bytes, integer, integers, number};
 
 /// Options of Python workers alone: a Rust model is a thread of the server.
-const PROCESS_OPTIONS: [&str; 10] = [
+const PROCESS_OPTIONS: [&str; 11] = [
     "cpu_affinity",
     "cwd",
     "gpu_memory",
     "gpu_memory_fraction",
+    "hibernate",
     "isolate_devices",
     "memory_limit",
     "preload",

@@ -22,6 +22,17 @@ pub trait Launch: Send + Sync {
         slot: usize,
         loading: Loading,
     ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>>;
+
+    /// Returns whether a process is at hand that workers are forked from.
+    fn has_template(&self) -> bool {
+        false
+    }
+
+    /// Ends what [`Launched::release`] has kept, by force after `grace`. There are no launches after it.
+    fn close(&self, grace: Duration) -> BoxFuture<'static, ()> {
+        let _ = grace;
+        Box::pin(async {})
+    }
 }
 
 /// Takes the monitor of a worker that loads its model.
@@ -42,6 +53,33 @@ pub trait Launched: Send {
     /// Resolves when the worker is gone. It gets no more jobs and answers those that it has; it is
     /// ended by force after `grace`.
     fn stop(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
+    /// Resolves when the slot of the worker is free, as `stop` does. The launch may keep what makes the next
+    /// launch of the slot faster.
+    fn release(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        self.stop(grace)
+    }
+    /// Resolves when the worker hibernates: it has answered its jobs, is stopped, and has given back its memory as
+    /// far as it can. `None` if it cannot hibernate: it has then stopped, by force after `grace`.
+    fn hibernate(
+        self: Box<Self>,
+        grace: Duration,
+    ) -> BoxFuture<'static, Option<Box<dyn Hibernated>>> {
+        let stopped = self.stop(grace);
+        Box::pin(async {
+            stopped.await;
+            None
+        })
+    }
+}
+
+/// A worker that hibernates. It is killed when dropped.
+pub trait Hibernated: Send {
+    /// Resolves when the worker is gone. May be awaited again.
+    fn gone(&mut self) -> BoxFuture<'_, WorkerExit>;
+    /// Wakes the worker, and resolves when it is ready to take work.
+    fn wake(self: Box<Self>) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>>;
+    /// Resolves when the worker has ended as a worker that stops, by force after `grace`.
+    fn end(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()>;
 }
 
 /// The monitor of a worker: its usage, measured by its launch, on the machine where it runs.

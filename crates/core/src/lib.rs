@@ -48,8 +48,8 @@ pub use error::{BoxError, CallPath, ErrorCause, Outcome, Result, ServeError};
 pub use identity::{FindError, Identity};
 pub use job::{Job, trace_dispatch};
 pub use launch::{
-    BoxFuture, Cause, GpuMemory, Launch, LaunchError, Launched, Loading, Monitor, NoRoom, Usage,
-    WorkerExit,
+    BoxFuture, Cause, GpuMemory, Hibernated, Launch, LaunchError, Launched, Loading, Monitor,
+    NoRoom, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
 pub use mode::Mode;

@@ -34,11 +34,11 @@ const EVENTS = 500;
  *   gpu_memory: number | null}} Worker
  * @typedef {{generation: number, state: string, since: string, reason?: string, answers?: {compared: number, differed: number}, [more: string]: any}} Generation
  * @typedef {{predicted: number, predicted_gpu: number, is_measured: boolean, load_seconds: number, is_waiting: boolean,
- *   loads: number, evictions: number, last_eviction?: string, hits: number, misses: number}} Residency
+ *   loads: number, hibernated: number, evictions: number, last_eviction?: string, hits: number, misses: number}} Residency
  * @typedef {{label: string, path: string, name: string, aliases: string[], kind: string, state: string,
  *   problem: string | null, wanted: number, min_workers: number | null, max_workers: number | null,
  *   queued: number, in_flight: number, requests: number, workers: Worker[],
- *   generations: Generation[], residency?: Residency}} Endpoint
+ *   generations: Generation[], residency?: Residency, tier?: "hot" | "hibernated" | "template" | "cold"}} Endpoint
  * @typedef {{index: number, uuid: string, used: number, total: number, utilization: number | null}} Gpu
  * @typedef {{pid: number, url: string, admin_url: string | null, port: number, uptime: number, gpus: Gpu[],
  *   memory?: {held: number, budget: number}, endpoints: Endpoint[]}} Status

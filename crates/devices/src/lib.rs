@@ -14,6 +14,6 @@ mod threads;
 pub use cgroup::Cgroup;
 pub use gpus::{Gpu, Gpus, memory_share, used_by};
 pub use inventory::{available_cores, count_gpus};
-pub use memory::{free_memory, total_memory};
+pub use memory::{free_memory, free_swap, total_memory};
 pub use placement::{Shares, Slots, isolate, overcommitted, place};
 pub use threads::{Threads, affinity_problem, default_threads, thread_variables};

@@ -20,6 +20,22 @@ pub fn free_memory() -> Option<u64> {
     [machine, free_in_cgroup()].into_iter().flatten().min()
 }
 
+/// Returns the bytes that can be moved to swap: those of the machine, or of this process's cgroup.
+pub fn free_swap() -> Option<u64> {
+    // What is cached is in memory, too, and leaves it again without another place in swap.
+    let free = |text: &String| {
+        Some(in_meminfo(text, "SwapFree:")? + in_meminfo(text, "SwapCached:").unwrap_or(0))
+    };
+    let machine = meminfo().as_ref().and_then(free);
+    [machine, free_swap_in_cgroup()].into_iter().flatten().min()
+}
+
+fn free_swap_in_cgroup() -> Option<u64> {
+    let root = Path::new(ROOT);
+    let used = number(&root.join("memory.swap.current"))?;
+    Some(number(&root.join("memory.swap.max"))?.saturating_sub(used))
+}
+
 fn meminfo() -> Option<String> {
     fs::read_to_string("/proc/meminfo").ok()
 }

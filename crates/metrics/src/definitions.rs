@@ -173,6 +173,12 @@ metrics! {
         "Workers that were loaded.";
     WORKER_LOAD_SECONDS: COUNTER, "litplex_worker_load_seconds_total", ["endpoint"],
         "Time that the loads of workers took.";
+    WORKER_WAKES: COUNTER, "litplex_worker_wakes_total", ["endpoint"],
+        "Workers that hibernated and were woken.";
+    WORKER_WAKE_SECONDS: COUNTER, "litplex_worker_wake_seconds_total", ["endpoint"],
+        "Time that workers took from a request for them until they were awake.";
+    TIER: GAUGE, "litplex_endpoint_tier", ["endpoint" "tier"],
+        "1 for how near a model is to serve: `hot`, `hibernated`, `template` or `cold`.";
     EVICTIONS: COUNTER, "litplex_worker_evictions_total", ["endpoint"],
         "Workers that left memory because others needed it.";
     NO_ROOM: COUNTER, "litplex_worker_no_room_total", ["endpoint"],

@@ -32,6 +32,8 @@ pub struct Observed {
     pub slots: Vec<ObservedWorker>,
     /// The memory of its workers.
     pub residency: ObservedResidency,
+    /// The warmest tier of its workers, if they are processes.
+    pub tier: Option<&'static str>,
     /// The time that its workers have had of each device.
     pub devices: Vec<(String, Duration)>,
 }
@@ -45,6 +47,10 @@ pub struct ObservedResidency {
     pub loads: u64,
     /// The seconds of all loads.
     pub load_seconds: f64,
+    /// The number of workers that hibernated and were woken.
+    pub wakes: u64,
+    /// The seconds of all wakes.
+    pub waking_seconds: f64,
     /// The number of evictions.
     pub evictions: u64,
     /// The number of starts without room.
@@ -186,6 +192,12 @@ pub(crate) fn families(
         each(&d::WORKER_PREDICTED, |seen| Some(seen.residency.predicted as f64)),
         each(&d::WORKER_LOADS, |seen| Some(seen.residency.loads as f64)),
         each(&d::WORKER_LOAD_SECONDS, |seen| Some(seen.residency.load_seconds)),
+        each(&d::WORKER_WAKES, |seen| Some(seen.residency.wakes as f64)),
+        each(&d::WORKER_WAKE_SECONDS, |seen| Some(seen.residency.waking_seconds)),
+        counts(&d::TIER, |seen| match seen.tier {
+            Some(tier) => vec![(tier.into(), 1.0)],
+            None => Vec::new(),
+        }),
         each(&d::EVICTIONS, |seen| Some(seen.residency.evictions as f64)),
         each(&d::NO_ROOM, |seen| Some(seen.residency.no_room as f64)),
         counts(&d::RESIDENCY, |seen| {

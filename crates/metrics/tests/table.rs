@@ -54,6 +54,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
             gpu_memory_limit: Some(2),
             ..ObservedWorker::default()
         }],
+        tier: Some("hot"),
         devices: vec![("cpu".into(), Duration::ZERO)],
         ..Observed::default()
     };

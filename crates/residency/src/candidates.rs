@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::decide::shortage;
-use crate::endpoint::{Phase, Worker};
+use crate::endpoint::{Endpoint, Phase, Worker};
 use crate::price::Worth;
 use crate::residency::Residency;
 use crate::victims::Candidate;
@@ -37,11 +37,14 @@ impl Residency {
         self.leaving_if(now, |usage, _| usage != Usage::Held)
     }
 
-    /// Returns the resident workers that are neither pinned, nor among the fewest of their endpoint, nor held by a
+    /// Returns the workers that hibernate, and the resident workers that are neither pinned, nor among the fewest of their endpoint, nor held by a
     /// blocked caller, and whose use and time allow it.
     fn leaving_if(&self, now: Instant, may: impl Fn(Usage, Instant) -> bool) -> Vec<Candidate> {
         let blocked = self.blocked_callers();
         let may_leave = |(id, worker): &(&WorkerId, &Worker)| {
+            if worker.hibernates() {
+                return true;
+            }
             let usage = self.endpoints.get(&id.endpoint).map(|it| it.usage);
             worker.is_resident()
                 && usage.is_some_and(|usage| may(usage, self.stays_until(**id, worker)))
@@ -51,7 +54,7 @@ impl Residency {
         let candidate = |(id, worker): (&WorkerId, &Worker)| Candidate {
             worker: *id,
             memory: worker.memory.clone(),
-            value: self.worth(id.endpoint, self.resident(id.endpoint), now).value,
+            value: self.worth_of(id.endpoint, worker, now).value,
         };
         // The highest slots of an endpoint first: those above a number of workers are what a supervisor stops.
         self.workers.iter().rev().filter(may_leave).map(candidate).collect()
@@ -62,7 +65,7 @@ impl Residency {
     fn blocked_callers(&self) -> Vec<EndpointId> {
         let waiting = self.waiting.iter().map(|it| &it.ask.chain);
         let loading = self.workers.values().filter_map(|worker| match &worker.phase {
-            Phase::Loading { chain } => Some(chain),
+            Phase::Loading { chain, .. } => Some(chain),
             _ => None,
         });
         waiting.chain(loading).flatten().copied().collect()
@@ -126,9 +129,19 @@ impl Residency {
     /// Returns the worth of one of so many workers of an endpoint, which share its requests.
     pub(crate) fn worth(&self, id: EndpointId, workers: usize, now: Instant) -> Worth {
         let Some(endpoint) = self.endpoints.get(&id) else { return Worth::default() };
-        let reload = endpoint.history.reload();
+        let reload = endpoint.reload();
         let rate = endpoint.rate.per_second(reload, now) / workers.max(1) as f64;
         Worth { rate, value: rate * reload.as_secs_f64() * endpoint.settings.weight }
+    }
+
+    /// Returns the worth of a worker that is in memory. One that hibernates saves the difference of the times.
+    fn worth_of(&self, id: EndpointId, worker: &Worker, now: Instant) -> Worth {
+        let worth = self.worth(id, self.resident(id), now);
+        let Some(endpoint) = self.endpoints.get(&id).filter(|_| worker.hibernates()) else {
+            return worth;
+        };
+        let saved = endpoint.history.reload().saturating_sub(endpoint.reload());
+        Worth { value: worth.rate * saved.as_secs_f64() * endpoint.settings.weight, ..worth }
     }
 
     pub(crate) fn worth_of_newcomer(&self, id: EndpointId, now: Instant) -> Worth {
@@ -136,9 +149,9 @@ impl Residency {
     }
 
     pub(crate) fn worth_together(&self, victims: &[Candidate], now: Instant) -> Worth {
-        victims.iter().fold(Worth::default(), |sum, it| {
-            let id = it.worker.endpoint;
-            let one = self.worth(id, self.resident(id), now);
+        let workers = victims.iter().filter_map(|it| Some((it, self.workers.get(&it.worker)?)));
+        workers.fold(Worth::default(), |sum, (it, worker)| {
+            let one = self.worth_of(it.worker.endpoint, worker, now);
             Worth { rate: sum.rate + one.rate, value: sum.value + one.value }
         })
     }
@@ -157,7 +170,13 @@ impl Residency {
     }
 
     pub(crate) fn reload(&self, id: EndpointId) -> Duration {
-        self.endpoints.get(&id).map(|it| it.history.reload()).unwrap_or_default()
+        self.endpoints.get(&id).map(Endpoint::reload).unwrap_or_default()
+    }
+
+    /// Returns the time until the next worker is ready, which wakes if one hibernates.
+    pub(crate) fn next_load(&self, id: EndpointId) -> Duration {
+        let Some(endpoint) = self.endpoints.get(&id) else { return Duration::ZERO };
+        if self.hibernated(id) > 0 { endpoint.reload() } else { endpoint.history.reload() }
     }
 
     pub(crate) fn weight(&self, id: EndpointId) -> f64 {

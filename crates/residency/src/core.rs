@@ -39,7 +39,7 @@ impl Residency {
 
     /// Returns the workers of an endpoint that load or are ready, or else the next one.
     fn known_workers(&self, id: EndpointId, now: Instant) -> Vec<Candidate> {
-        let workers = self.workers_of(id).filter(|(_, it)| !it.is_leaving());
+        let workers = self.workers_of(id).filter(|(_, it)| !it.is_leaving() && !it.hibernates());
         let mut known: Vec<_> = workers.map(|(worker, it)| (*worker, it.memory.clone())).collect();
         if let (true, Some((memory, _))) = (known.is_empty(), self.prediction(id)) {
             known.push((WorkerId { endpoint: id, slot: 0 }, memory));

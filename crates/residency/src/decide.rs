@@ -32,7 +32,8 @@ impl Residency {
     pub(crate) fn decide(&mut self, now: Instant) -> Vec<Action> {
         // A refused call frees its callers, whose memory may then be what must shrink.
         self.predict_needs();
-        let mut actions = self.force(now);
+        let mut actions = self.end_unwanted(now);
+        actions.extend(self.force(now));
         actions.extend(self.refuse(now));
         actions.extend(self.shrink(now));
         actions.extend(self.admit(now));
@@ -73,8 +74,7 @@ impl Residency {
                     waiting.is_paid = true;
                     for Candidate { worker, value, .. } in victims {
                         let cause = EvictionCause::For { newcomer, value };
-                        self.leave(worker, now);
-                        actions.push(Action::Evict { worker, cause });
+                        actions.push(self.evict(worker, cause, now));
                     }
                 }
                 Verdict::WaitForMemory => waiting.is_paid = true,
@@ -100,12 +100,17 @@ impl Residency {
 
     fn verdict(&self, waiting: &Waiting, reserved: &Memory, now: Instant) -> Verdict {
         let need = &waiting.need;
-        let is_slot_free = !self.workers.contains_key(&waiting.ask.worker);
-        if is_slot_free && shortage(need, &self.held().plus(reserved), &self.budget).is_zero() {
+        // What a worker has that hibernates is a part of what it needs when it wakes.
+        let is_own = |id: &WorkerId, it: &Worker| *id == waiting.ask.worker && it.hibernates();
+        let held = self.memory(|id, it| !is_own(id, it));
+        if self.is_slot_free(waiting.ask.worker)
+            && shortage(need, &held.plus(reserved), &self.budget).is_zero()
+        {
             return Verdict::Grant;
         }
         let staying = self.memory(|id, it| {
-            !it.is_leaving() || waiting.ask.chain.contains(&id.endpoint) && it.phase != Phase::Gone
+            let is_blocked = waiting.ask.chain.contains(&id.endpoint) && it.phase != Phase::Gone;
+            !is_own(id, it) && (!it.is_leaving() || is_blocked)
         });
         let short = shortage(need, &staying.plus(reserved), &self.budget);
         if short.is_zero() {
@@ -172,7 +177,7 @@ impl Residency {
             let worker = waiting.ask.worker;
             let immovable = self.immovable(&waiting.ask);
             let fits = shortage(&waiting.need, &immovable, &self.budget).is_zero();
-            let is_free = !self.workers.contains_key(&worker);
+            let is_free = self.is_slot_free(worker);
             if waiting.ask.is_required && waiting.ask.chain.is_empty() && !fits && is_free {
                 self.grant(&waiting, now);
                 actions.push(Action::Grant(worker));
@@ -242,6 +247,15 @@ impl Residency {
         }
     }
 
+    /// Ends the workers that hibernate of endpoints that are not to hibernate any more.
+    fn end_unwanted(&mut self, now: Instant) -> Vec<Action> {
+        let hibernates = |id| self.endpoints.get(&id).is_none_or(|it| it.settings.hibernates);
+        let unwanted =
+            self.workers.iter().filter(|(id, it)| it.hibernates() && !hibernates(id.endpoint));
+        let unwanted: Vec<_> = unwanted.map(|(id, _)| *id).collect();
+        unwanted.into_iter().map(|id| self.evict(id, EvictionCause::OverBudget, now)).collect()
+    }
+
     /// Evicts what is above the budget: idle workers, then busy ones, then those that have served nothing yet.
     fn shrink(&mut self, now: Instant) -> Vec<Action> {
         let staying = self.memory(|_, it| !it.is_leaving());
@@ -255,26 +269,31 @@ impl Residency {
         let [.., all] = groups;
         let helps = |it: &Candidate| it.memory.shares_a_place(&excess);
         let victims = victims.unwrap_or_else(|| all.into_iter().filter(helps).collect());
-        let evict = |it: Candidate| {
-            self.leave(it.worker, now);
-            Action::Evict { worker: it.worker, cause: EvictionCause::OverBudget }
-        };
+        let evict = |it: Candidate| self.evict(it.worker, EvictionCause::OverBudget, now);
         victims.into_iter().map(evict).collect()
     }
 
     fn grant(&mut self, waiting: &Waiting, now: Instant) {
         let Waiting { ask, need, .. } = waiting;
-        let phase = Phase::Loading { chain: ask.chain.clone() };
+        let wakes = self.workers.get(&ask.worker).is_some_and(Worker::hibernates);
+        let phase = Phase::Loading { chain: ask.chain.clone(), wakes };
         self.workers.insert(ask.worker, Worker { phase, memory: need.clone(), since: now });
         if let Some(endpoint) = self.endpoints.get_mut(&ask.worker.endpoint) {
             endpoint.told = 0.0;
         }
     }
 
-    pub(crate) fn leave(&mut self, worker: WorkerId, now: Instant) {
-        if let Some(worker) = self.workers.get_mut(&worker) {
-            (worker.phase, worker.since) = (Phase::Leaving, now);
-        }
+    /// Makes a worker leave, and returns what the caller does for it.
+    pub(crate) fn evict(&mut self, worker: WorkerId, cause: EvictionCause, now: Instant) -> Action {
+        let Some(state) = self.workers.get_mut(&worker) else { return Action::End(worker) };
+        let hibernates = state.hibernates();
+        (state.phase, state.since) = (Phase::Leaving, now);
+        if hibernates { Action::End(worker) } else { Action::Evict { worker, cause } }
+    }
+
+    /// Returns whether a worker can be granted: the one before it in its slot is gone, or hibernates and wakes.
+    fn is_slot_free(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_none_or(Worker::hibernates)
     }
 
     /// Returns what the workers that stay have above the budget.

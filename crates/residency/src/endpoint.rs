@@ -29,6 +29,12 @@ impl Endpoint {
         self.known_need().unwrap_or_else(|| assumed.clone())
     }
 
+    /// Returns the time in which a worker that leaves is back.
+    pub(crate) fn reload(&self) -> Duration {
+        let wake = self.history.wake().filter(|_| self.settings.hibernates);
+        wake.unwrap_or_else(|| self.history.reload())
+    }
+
     /// Returns the memory of the next start as measured or declared.
     pub(crate) fn known_need(&self) -> Option<Memory> {
         self.history.memory().or_else(|| self.settings.declared.clone())
@@ -48,12 +54,14 @@ pub(crate) struct Worker {
 /// The phase of a worker that has memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The worker was granted, and loads its model, for which these endpoints are blocked.
-    Loading { chain: Vec<EndpointId> },
+    /// The worker was granted, and loads its model or wakes, for which these endpoints are blocked.
+    Loading { chain: Vec<EndpointId>, wakes: bool },
     /// The worker is ready.
     Resident { has_served: bool },
     /// The worker gets no more jobs, and finishes those that it has.
     Leaving,
+    /// Its process is stopped, and most of its memory is in swap.
+    Hibernated,
     /// Its process is gone, and its memory is not back yet.
     Gone,
 }
@@ -67,6 +75,11 @@ impl Worker {
     /// Returns whether the worker may get jobs.
     pub(crate) fn is_resident(&self) -> bool {
         matches!(self.phase, Phase::Resident { .. })
+    }
+
+    /// Returns whether the worker hibernates: it has no jobs, and its slot is free for the next grant.
+    pub(crate) fn hibernates(&self) -> bool {
+        self.phase == Phase::Hibernated
     }
 
     /// Returns the instant until which the worker stays because it has not served yet.

@@ -61,6 +61,8 @@ pub enum Event {
     Started(WorkerId, Memory),
     /// A worker was measured again.
     Measured(WorkerId, Memory),
+    /// A worker hibernates: its process is stopped and has still so much memory. The next grant of its slot wakes it.
+    Hibernated(WorkerId, Memory),
     /// A worker that was granted did not become ready, and its process is gone.
     Failed(WorkerId),
     /// A worker's process is gone, whether it was asked to leave or not.
@@ -91,6 +93,8 @@ pub enum Action {
         /// The cause.
         cause: EvictionCause,
     },
+    /// End this worker, which hibernates: others need the memory that it still has. It is *leaving* already.
+    End(WorkerId),
     /// Do not start this worker, and answer the requests that wait for it.
     Refuse(Refusal),
 }

@@ -22,6 +22,8 @@ const ASSUMED_RELOAD: Duration = Duration::from_secs(1);
 #[serde(default)]
 pub struct StartHistory {
     starts: VecDeque<Start>,
+    /// The times in which workers that hibernated were woken, in seconds.
+    wakes: VecDeque<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,14 @@ impl StartHistory {
             self.starts.pop_front();
         }
         self.starts.push_back(Start { seconds: time.as_secs_f64(), memory });
+    }
+
+    /// Adds the time in which a worker that hibernated was ready again.
+    pub fn add_wake(&mut self, time: Duration) {
+        if self.wakes.len() == STARTS {
+            self.wakes.pop_front();
+        }
+        self.wakes.push_back(time.as_secs_f64());
     }
 
     /// Raises the memory of the last start to what a worker has now.
@@ -61,13 +71,21 @@ impl StartHistory {
 
     /// Returns the time to load of the next start: the 0.9 quantile of the last ones. Default: 1 s.
     pub fn reload(&self) -> Duration {
-        let mut seconds: Vec<_> = self.starts.iter().map(|start| start.seconds).collect();
-        seconds.sort_by(f64::total_cmp);
-        let rank = (QUANTILE * seconds.len() as f64).ceil() as usize;
-        let quantile = seconds.get(rank.saturating_sub(1)).copied();
-        // A file from elsewhere may hold any number.
-        quantile.and_then(|it| Duration::try_from_secs_f64(it).ok()).unwrap_or(ASSUMED_RELOAD)
+        quantile(self.starts.iter().map(|start| start.seconds)).unwrap_or(ASSUMED_RELOAD)
     }
+
+    /// Returns the time of the next wake: the 0.9 quantile of the last ones. `None` before the first one.
+    pub fn wake(&self) -> Option<Duration> {
+        quantile(self.wakes.iter().copied())
+    }
+}
+
+fn quantile(seconds: impl Iterator<Item = f64>) -> Option<Duration> {
+    let mut seconds: Vec<_> = seconds.collect();
+    seconds.sort_by(f64::total_cmp);
+    let rank = (QUANTILE * seconds.len() as f64).ceil() as usize;
+    // A file from elsewhere may hold any number.
+    seconds.get(rank.saturating_sub(1)).and_then(|it| Duration::try_from_secs_f64(*it).ok())
 }
 
 #[cfg(test)]
@@ -100,6 +118,15 @@ mod tests {
         history.grow(&Memory::on_host(70));
         history.grow(&Memory::on_host(30));
         assert_eq!(history.memory(), Some(Memory::on_host(70)));
+    }
+
+    #[test]
+    fn wakes_are_no_starts() {
+        let mut history = history([9]);
+        assert_eq!(history.wake(), None);
+        history.add_wake(Duration::from_secs(1));
+        assert_eq!(history.wake(), Some(Duration::from_secs(1)));
+        assert_eq!(history.reload(), Duration::from_secs(9));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::decide::shortage;
+use crate::endpoint::Worker;
 use crate::residency::Residency;
 use crate::waiting::Waiting;
 use crate::{Ask, EndpointId, Refusal, RefusalReason, WorkerId};
@@ -42,7 +43,8 @@ impl Residency {
         if !shortage(&need, &immovable, &self.budget).is_zero() {
             return Some(Plan::Never(self.refusal(&waiting, RefusalReason::TooLarge, immovable)));
         }
-        let staying = self.memory(|_, worker| !worker.is_leaving());
+        let is_own = |other: &WorkerId, it: &Worker| *other == worker && it.hibernates();
+        let staying = self.memory(|id, it| !it.is_leaving() && !is_own(id, it));
         let short = shortage(&need, &staying, &self.budget);
         if short.is_zero() {
             return Some(Plan::Fits);

@@ -58,8 +58,7 @@ impl Residency {
         let workers: Vec<_> = workers.map(|(worker, _)| *worker).collect();
         let mut actions = Vec::new();
         for worker in workers {
-            self.leave(worker, now);
-            actions.push(Action::Evict { worker, cause: EvictionCause::Removed });
+            actions.push(self.evict(worker, EvictionCause::Removed, now));
         }
         actions.extend(self.decide(now));
         actions
@@ -73,6 +72,7 @@ impl Residency {
             Event::Withdraw(worker) => self.waiting.retain(|it| it.ask.worker != worker),
             Event::Started(worker, memory) => self.started(worker, memory, now),
             Event::Measured(worker, memory) => self.measured(worker, memory),
+            Event::Hibernated(worker, memory) => self.hibernate(worker, memory, now),
             Event::Failed(worker) | Event::Gone(worker) => self.gone(worker, now),
             Event::MemoryBack(worker) => self.memory_back(worker),
             Event::Arrivals(endpoint, count) => self.arrivals(endpoint, count, now),
@@ -105,9 +105,33 @@ impl Residency {
         settings.is_some_and(|it| it.is_pinned || it.min_workers > 0)
     }
 
-    /// Returns whether a worker has memory, from its grant until it leaves.
+    /// Returns whether a worker has memory to load and serve, from its grant until it leaves or hibernates.
     pub fn has_memory(&self, worker: WorkerId) -> bool {
-        self.workers.get(&worker).is_some_and(|worker| !worker.is_leaving())
+        self.workers.get(&worker).is_some_and(|it| !it.is_leaving() && !it.hibernates())
+    }
+
+    /// Returns whether a worker hibernates, or is to end because others need the memory that it still has.
+    pub fn is_asleep(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|it| it.hibernates() || it.phase == Phase::Leaving)
+    }
+
+    /// Returns since when a worker loads or wakes, and whether it wakes; `None` if it does neither.
+    pub fn loading(&self, worker: WorkerId) -> Option<(Instant, bool)> {
+        let worker = self.workers.get(&worker)?;
+        match worker.phase {
+            Phase::Loading { wakes, .. } => Some((worker.since, wakes)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether workers of an endpoint hibernate when they leave.
+    pub fn may_hibernate(&self, id: EndpointId) -> bool {
+        self.endpoints.get(&id).is_some_and(|it| it.settings.hibernates)
+    }
+
+    /// Returns the number of workers of an endpoint that hibernate.
+    pub fn hibernated(&self, id: EndpointId) -> usize {
+        self.workers_of(id).filter(|(_, worker)| worker.hibernates()).count()
     }
 
     /// Returns whether an endpoint has a worker that may get jobs.
@@ -133,7 +157,7 @@ impl Residency {
     /// Returns the memory and the time of an endpoint's next start.
     pub fn prediction(&self, id: EndpointId) -> Option<(Memory, Duration)> {
         let endpoint = self.endpoints.get(&id)?;
-        Some((endpoint.need(&self.patience.assumed), endpoint.history.reload()))
+        Some((endpoint.need(&self.patience.assumed), self.next_load(id)))
     }
 
     fn ask(&mut self, ask: Ask, now: Instant) {
@@ -141,26 +165,28 @@ impl Residency {
             return waiting.renew(ask, now);
         }
         // The worker has its grant already. One that leaves is asked for again, and waits until it is gone.
-        if self.workers.get(&ask.worker).is_some_and(|worker| !worker.is_leaving()) {
+        if self.has_memory(ask.worker) {
             return;
         }
         let Some(endpoint) = self.endpoints.get(&ask.worker.endpoint) else { return };
         let need = endpoint.need(&self.patience.assumed).all_on(ask.gpu);
-        let times = (self.patience.longest_wait, endpoint.history.reload());
+        let times = (self.patience.longest_wait, self.next_load(ask.worker.endpoint));
         self.waiting.push(Waiting::new(ask, need, endpoint.told, times, now));
     }
 
     fn started(&mut self, id: WorkerId, memory: Memory, now: Instant) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if let Phase::Loading { .. } = worker.phase {
+        if let Phase::Loading { wakes, .. } = worker.phase {
             let time = now - worker.since;
             *worker = Worker {
                 phase: Phase::Resident { has_served: false },
                 memory: memory.clone(),
                 since: now,
             };
-            if let Some(endpoint) = self.endpoints.get_mut(&id.endpoint) {
-                endpoint.history.add(time, memory);
+            match self.endpoints.get_mut(&id.endpoint) {
+                Some(endpoint) if wakes => endpoint.history.add_wake(time),
+                Some(endpoint) => endpoint.history.add(time, memory),
+                None => {}
             }
         }
     }
@@ -177,6 +203,13 @@ impl Residency {
         worker.memory = if is_loading { worker.memory.max(&memory) } else { memory };
     }
 
+    fn hibernate(&mut self, id: WorkerId, memory: Memory, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.is_resident() || worker.phase == Phase::Leaving {
+            *worker = Worker { phase: Phase::Hibernated, memory, since: now };
+        }
+    }
+
     fn gone(&mut self, id: WorkerId, now: Instant) {
         if let Some(worker) = self.workers.get_mut(&id) {
             (worker.phase, worker.since) = (Phase::Gone, now);
@@ -191,7 +224,7 @@ impl Residency {
 
     fn arrivals(&mut self, id: EndpointId, count: u64, now: Instant) {
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
-            endpoint.rate.add(count, endpoint.history.reload(), now);
+            endpoint.rate.add(count, endpoint.reload(), now);
         }
     }
 
@@ -269,6 +302,53 @@ mod tests {
             let granted = residency.handle(Event::MemoryBack(worker(id)), now);
             assert_eq!(granted, [Action::Grant(worker(WAITING))]);
         }
+    }
+
+    #[test]
+    fn a_worker_that_hibernates_makes_room_and_is_woken_by_the_next_grant_of_its_slot() {
+        let now = Instant::now();
+        let mut residency = residency(now);
+        residency.handle(Event::Started(worker(LOADING), Memory::on_host(10)), now);
+        for id in [LOADING, WAITING] {
+            let declared = Some(Memory::on_host(10));
+            let settings = ResidencySettings { declared, hibernates: true, ..Default::default() };
+            residency.set_endpoint(id, settings, StartHistory::default(), now);
+        }
+        let rest = Memory::on_host(1);
+        // One byte is missing for those that wait.
+        let actions = residency.handle(Event::Hibernated(worker(LOADING), rest), now);
+        assert_eq!(actions, [Action::End(worker(LOADING))], "the rest is needed");
+        residency.handle(Event::Gone(worker(LOADING)), now);
+        let actions = residency.handle(Event::MemoryBack(worker(LOADING)), now);
+        assert_eq!(actions, [Action::Grant(worker(WAITING))]);
+
+        residency.handle(Event::Withdraw(worker(OTHER)), now);
+        residency.handle(Event::Started(worker(WAITING), Memory::on_host(9)), now);
+        let rest = Memory::on_host(1);
+        assert_eq!(residency.handle(Event::Hibernated(worker(WAITING), rest), now), []);
+        assert_eq!(residency.hibernated(WAITING), 1);
+        assert!(!residency.has_memory(worker(WAITING)));
+        let deadline = now + Duration::from_secs(60);
+        let ask = Ask {
+            worker: worker(WAITING),
+            gpu: None,
+            is_required: false,
+            queued: 1,
+            chain: Vec::new(),
+            deadline,
+        };
+        // What it still has is a part of what it needs: 10 beside 10 of 20.
+        assert_eq!(residency.handle(Event::Ask(ask), now), [Action::Grant(worker(WAITING))]);
+        let now = now + Duration::from_secs(2);
+        residency.handle(Event::Started(worker(WAITING), Memory::on_host(9)), now);
+        let history = residency.history(WAITING).unwrap();
+        assert_eq!(history.wake(), Some(Duration::from_secs(2)));
+        assert_eq!(history.last_time(), Some(Duration::ZERO), "the wake is no start");
+        // One that is not to hibernate any more ends.
+        let rest = Memory::on_host(1);
+        assert_eq!(residency.handle(Event::Hibernated(worker(WAITING), rest), now), []);
+        residency.set_endpoint(WAITING, ResidencySettings::default(), StartHistory::default(), now);
+        assert_eq!(residency.handle(Event::Tick, now), [Action::End(worker(WAITING))]);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct ResidencySettings {
     pub is_kept: bool,
     /// Whether no worker is ever evicted. Default: no.
     pub is_pinned: bool,
+    /// Whether workers hibernate when they leave, so that what an eviction costs is the time to wake them. Default: no.
+    pub hibernates: bool,
     /// The workers that are never evicted. Default: 0.
     pub min_workers: usize,
     /// The weight of a second that requests for this endpoint wait. Default: 1.
@@ -23,7 +25,14 @@ pub struct ResidencySettings {
 
 impl Default for ResidencySettings {
     fn default() -> Self {
-        Self { declared: None, is_kept: false, is_pinned: false, min_workers: 0, weight: 1.0 }
+        Self {
+            declared: None,
+            is_kept: false,
+            is_pinned: false,
+            hibernates: false,
+            min_workers: 0,
+            weight: 1.0,
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use litplex_admin::{EndpointStatus, Mode, Refusal, WorkerCount, WorkerStatus};
+use litplex_admin::{
+    EndpointStatus, Mode, Refusal, ResidencyStatus, Tier, WorkerCount, WorkerStatus,
+};
 use litplex_calls::WatchedQueue;
 use litplex_config::{Source, Workers};
-use litplex_core::{Device, Identity, LoadedFile};
+use litplex_core::{Device, Identity, Launch, LoadedFile};
 use litplex_metrics::Edge;
 use litplex_scheduler::{Endpoint, EndpointLoad};
 use litplex_supervisor::{Limits, SlotState, View, Wanted};
@@ -43,6 +45,8 @@ pub(crate) struct EndpointControls {
     pub(crate) unwell: UnhealthyCount,
     /// The memory of its workers.
     pub(crate) memory: Arc<Member>,
+    /// The launch of its workers, which lives as long as their supervisor.
+    pub(crate) launch: Weak<dyn Launch>,
     /// The queue, as the detector of deadlocks among calls knows it.
     pub(crate) watched: WatchedQueue,
     /// The metrics of its requests at the HTTP edge.
@@ -64,6 +68,7 @@ impl EndpointControls {
         let configured = Size::configured(&self.spec.config, self.devices.len());
         let size = match to {
             WorkerCount::Number(workers) => configured.by_hand(workers),
+            WorkerCount::Cold => configured.cold(),
             WorkerCount::Auto => {
                 let Limits { min, max } = configured.limits;
                 Size { workers: self.view.wanted().clamp(min, max), ..configured }
@@ -73,7 +78,9 @@ impl EndpointControls {
         self.wanted.set(size.workers);
         self.size.send_replace(size);
         endpoint_span(self.label()).in_scope(|| match (to, size.workers) {
-            (WorkerCount::Number(0), _) => tracing::info!("asleep: it was scaled to none by hand"),
+            (WorkerCount::Number(0) | WorkerCount::Cold, _) => {
+                tracing::info!("asleep: it was scaled to none by hand");
+            }
             (WorkerCount::Number(_), workers) => tracing::info!("the target is {workers} workers"),
             (WorkerCount::Auto, workers) => {
                 tracing::info!("the target is {workers} workers, as configured");
@@ -188,11 +195,27 @@ impl EndpointControls {
             in_flight: load.in_flight,
             requests: self.edge.ended(),
             batches: self.endpoint.learned().map(|learned| learned.to_string()),
+            tier: self.tier(residency.as_ref()),
             residency,
             workers: workers.map(|(slot, state)| self.worker(slot, state, load)).collect(),
             generations: Vec::new(),
             sources: Vec::new(),
         }
+    }
+
+    /// Returns how near the model is to serve, if its workers are processes.
+    pub(crate) fn tier(&self, residency: Option<&ResidencyStatus>) -> Option<Tier> {
+        let launch = self.launch.upgrade().filter(|_| self.kind == "python")?;
+        let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
+        Some(if self.view.states().iter().any(is_ready) {
+            Tier::Hot
+        } else if residency.is_some_and(|it| it.hibernated > 0) {
+            Tier::Hibernated
+        } else if launch.has_template() {
+            Tier::Template
+        } else {
+            Tier::Cold
+        })
     }
 
     fn worker(&self, slot: usize, state: &SlotState, load: &EndpointLoad) -> WorkerStatus {

@@ -253,6 +253,7 @@ fn resources(endpoint: &Endpoint) -> Rows {
         ("gpu_memory_fraction", chosen(*gpu_memory_fraction, "no limit")),
         ("isolate_devices", isolate_devices.to_string()),
         ("pinned", endpoint.residency.is_pinned.to_string()),
+        ("hibernate", endpoint.residency.hibernates.to_string()),
         ("memory", chosen(endpoint.residency.memory, "as measured")),
         ("gpu_memory", chosen(endpoint.residency.gpu_memory, "as measured")),
     ]

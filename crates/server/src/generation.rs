@@ -19,7 +19,7 @@ use crate::dialect_path::CheckedAttach;
 use crate::elastic::{Followed, follow_load};
 use crate::generation_spec::GenerationSpec;
 use crate::launch::launcher;
-use crate::residency::{BudgetedLaunch, Membership, MemoryDemand, name_of};
+use crate::residency::{BudgetedLaunch, HibernatedWorkers, Membership, MemoryDemand, name_of};
 use crate::seats::seats;
 use crate::size::Size;
 
@@ -106,11 +106,13 @@ impl Generation {
         let gpus = devices.iter().map(|device| gpu_index(device.as_str())).collect::<Vec<_>>();
         let is_process = matches!(config.source, Source::Python(_));
         let settings = size.settings(is_process, &gpus);
+        let hibernated = Arc::new(HibernatedWorkers::default());
         let membership = Membership {
             label: label.into(),
             memory_of: name_of(config),
             gpus,
             is_measured: is_process,
+            hibernated: Arc::downgrade(&hibernated),
         };
         let (memory, leaving) = environment.residency.join(membership, settings);
         let demand = MemoryDemand {
@@ -120,7 +122,8 @@ impl Generation {
             size: sizes.subscribe(),
             timeout: config.queue_timeout.unwrap_or(config.timeout),
         };
-        let launch = Arc::new(BudgetedLaunch { inner: launch, member: memory.clone(), demand });
+        let (member, starts) = (memory.clone(), Arc::downgrade(&launch));
+        let launch = Arc::new(BudgetedLaunch { inner: launch, member, demand, hibernated });
         let supervisor = supervise(launch, 0, supervision(config, size));
         let controls = EndpointControls {
             generation: number,
@@ -134,6 +137,7 @@ impl Generation {
             wanted: supervisor.wanted_setter(),
             size: sizes,
             memory: memory.clone(),
+            launch: starts,
             unwell,
             watched,
             edge: edge.clone(),

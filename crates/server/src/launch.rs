@@ -178,6 +178,8 @@ fn worker_spec(
             kill_after: config.kill_after,
         },
         patches: environment.patches,
+        // A worker that is stopped cannot be told of new code.
+        hibernates: config.residency.hibernates && !environment.patches,
     }
 }
 

@@ -75,6 +75,7 @@ impl PipelineState {
             requests: self.edge.ended(),
             batches: None,
             residency: None,
+            tier: None,
             workers: Vec::new(),
             generations: Vec::new(),
             sources: Vec::new(),

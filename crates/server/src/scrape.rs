@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::MemoryStatus;
+use litplex_admin::{MemoryStatus, Tier};
 use litplex_core::{BoxFuture, Cause, Usage};
 use litplex_devices::{Gpu, Gpus, memory_share, used_by};
 use litplex_metrics::{
@@ -83,6 +83,7 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
             error: learned.error,
         }),
         residency: residency(controls),
+        tier: controls.tier(controls.memory.status().as_ref()).map(Tier::as_str),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
         devices: device_seconds(controls, load),
     }
@@ -94,6 +95,8 @@ fn residency(controls: &EndpointControls) -> ObservedResidency {
         predicted: seen.predicted,
         loads: seen.loads,
         load_seconds: seen.loading_seconds,
+        wakes: seen.wakes,
+        waking_seconds: seen.waking_seconds,
         evictions: seen.evictions,
         no_room: seen.refusals,
         hits: seen.hits,

@@ -44,6 +44,7 @@ impl Size {
             // After a time without requests the autoscaler stops workers, which knows the load.
             is_kept: options.keep_alive == KeepAlive::Forever,
             is_pinned: options.is_pinned,
+            hibernates: options.hibernates,
             min_workers: self.limits.min,
             ..ResidencySettings::default()
         }
@@ -56,6 +57,12 @@ impl Size {
             _ => Limits::exactly(workers),
         };
         Self { workers, limits, ..self }
+    }
+
+    /// Returns the size without workers, of which none hibernates either.
+    pub(crate) fn cold(self) -> Self {
+        let residency = Residency { hibernates: false, ..self.residency };
+        Self { residency, ..self.by_hand(0) }
     }
 
     /// Returns the most workers at the same time.

@@ -119,6 +119,9 @@ impl SupervisorTask {
             self.handle_event(event, Instant::now());
             self.publish();
         }
+        if self.slots.is_empty() {
+            self.launch.close(self.grace()).await;
+        }
     }
 
     /// Waits for an event. Returns `None` when all workers have stopped, or the supervisor was
@@ -387,8 +390,9 @@ async fn drain(
             _ => std::future::pending().await,
         }
     };
+    let ended = if is_stopping { worker.stop(grace) } else { worker.release(grace) };
     tokio::select! {
-        () = worker.stop(grace) => {}
+        () = ended => {}
         () = cut_short => {}
     }
     SlotOutcome::Stopped

@@ -63,18 +63,21 @@ pub enum Kind {
     Patch = 21,
     /// In, on the control connection: the answer to a step.
     Patched = 22,
+    /// Out, on the control connection: finish the dispatched items, move the memory to swap and connect again.
+    Hibernate = 23,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::{
-            Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Metrics, Patch,
-            Patched, Ping, Pong, Ready, Refuse, Request, Response, Setup, Sources, Waiting,
+            Bye, Cancel, Chunk, Cost, CostQuery, Credit, End, Failed, Hello, Hibernate, Metrics,
+            Patch, Patched, Ping, Pong, Ready, Refuse, Request, Response, Setup, Sources, Waiting,
             Welcome,
         };
-        const KINDS: [Kind; 22] = [
+        const KINDS: [Kind; 23] = [
             Hello, Welcome, Refuse, Setup, Ready, Failed, Request, Response, Chunk, End, Cancel,
             Bye, Ping, Pong, CostQuery, Cost, Credit, Metrics, Waiting, Sources, Patch, Patched,
+            Hibernate,
         ];
         KINDS.into_iter().find(|kind| *kind as u8 == byte)
     }

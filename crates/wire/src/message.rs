@@ -92,6 +92,9 @@ pub struct Setup {
     /// Whether the server wants to know which imports take long.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imports: bool,
+    /// Whether the server may ask the worker to hibernate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hibernates: bool,
 }
 
 /// `Ready`: the model is ready.
@@ -136,6 +139,9 @@ pub struct Ready {
     /// The modules of packages whose imports took long, in order, if the server asked for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<SlowImport>,
+    /// Whether the worker can hibernate, if the server asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hibernates: bool,
 }
 
 /// A module that took long to import, with all that it imports in turn.

@@ -103,6 +103,7 @@ fn frame(golden: &Golden) -> Frame {
         "end" => Kind::End,
         "cancel" => Kind::Cancel,
         "bye" => Kind::Bye,
+        "hibernate" => Kind::Hibernate,
         "ping" => Kind::Ping,
         "pong" => Kind::Pong,
         "measure" => Kind::CostQuery,

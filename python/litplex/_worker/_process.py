@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import os
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,10 @@ from litplex._launched.order import read_order
 from litplex._launched.sources import Sources
 from litplex._launched.tracebacks import formatted, print_of, summary_of
 from litplex._worker import _resources, current
+from litplex._worker._link import Link, dial
 from litplex._worker._load import load, why_not_loaded
+from litplex._worker._serving import Serving, finish_background_tasks, hibernate, may_hibernate
 from litplex._worker.calls.provider import Provider, install
-from litplex._worker.control.control import Control
 from litplex._worker.control.registry import Registry
 from litplex._worker.hooks.hooks import Hooks, check_hooks, source_of
 from litplex._worker.wire import frames
@@ -43,8 +42,6 @@ _HOOKS_WITH_EVENTS = ("decode_request", "predict", "encode_response")
 _STREAM_CREDIT = 1 << 20
 
 _LARGE_BYTES = 16 << 20
-
-_SEND_BUFFER_BYTES = 4 << 20
 
 
 def main() -> int:
@@ -99,82 +96,58 @@ def _dump_stacks_on_request(path: str | None) -> None:
 
 
 def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
-    data, reader = _dial(order, "data")
-    control, control_reader = _dial(order, "control")
-    kind, setup = reader.message(frames.SETUP)
-    if kind is None:
+    link = Link(order)
+    setup = link.wait_for_setup()
+    if setup is None:
         return 0
-    credit = setup.get("stream_credit", _STREAM_CREDIT)
-    registry = Registry(credit)
-    takes_calls, is_cancelled = bool(setup.get("calls")), registry.has_cancelled
-    provider = Provider(lambda: _dial(order, "calls"), takes_calls, credit, is_cancelled)
-    install(provider)
     sources = Sources(keeps_texts=bool(setup.get("patches")))
     sources.follow()
     imports = _measured_imports() if setup.get("imports") else None
+    # `setup` may ask for what makes calls, and is told that it comes later.
+    registry, provider = _new_registry(order, setup)
     try:
-        api, hooks, health = _set_up(order, setup, pickled)
-        ready = _ready(hooks, sources, imports)
+        api = _set_up(order, setup, pickled)
+        hooks, health = _hooks_of(api, setup), _health_of(api)
+        ready = _ready(hooks, setup, sources.new(), imports)
     except _Failed as failed:
-        data.sendall(frames.encode_message(frames.FAILED, failed.message))
+        link.data.sendall(frames.encode_message(frames.FAILED, failed.message))
         # The server ends this process, one way or the other, once it has read the reason.
         with contextlib.suppress(OSError):
-            reader.receive()
+            link.reader.receive()
         return 1
-    loop = _make_loop(data, reader, hooks, registry)
-    follower = Control(
-        control,
-        control_reader,
-        data,
-        registry,
-        hooks,
-        health=health,
-        sends_metrics=setup.get("metrics", False),
-        sources=sources,
-    )
-    if setup.get("patches"):
-        from litplex._worker.live.patches import Patches
-
-        loop.patches = follower.patches = Patches(api, sources, follower.send)
-    follower.start()
     # The C library then keeps freed memory up to this size (mallopt(3), M_MMAP_THRESHOLD); else the
     # strings of every large body are faulted in anew.
     bytes(_LARGE_BYTES)
     # The model's objects live as long as the process: let no collection walk them again.
     gc.collect()
     gc.freeze()
-    provider.is_serving = True
-    data.sendall(ready)
+    serving = Serving(link, setup, api, hooks, health, registry, provider, sources)
+    # A model that has never served is not torn down.
+    serving.begin(ready)
     try:
-        loop.run()
+        while serving.run():
+            woken = hibernate(order)
+            if woken is None:
+                break
+            registry, provider = _new_registry(order, setup)
+            hooks, health = _hooks_of(api, setup), _health_of(api)
+            serving = Serving(woken, setup, api, hooks, health, registry, provider, sources)
+            serving.begin(_ready(hooks, setup, sources.loaded(), None))
     finally:
         current.shared = None
-        if health is not None:
-            health.end()
         _tear_down(api)
-        with contextlib.suppress(OSError):
-            follower.send_metrics()
-    if follower.error is not None:
-        raise follower.error
-    control.close()
+        serving.end()
     return 0
 
 
-def _make_loop(
-    data: socket.socket, reader: frames.FrameReader, hooks: Hooks, registry: Registry
-) -> Any:
-    """Returns the loop that fits the hooks; what the others need is not imported."""
-    if hooks.is_continuous:
-        from litplex._worker.loops.continuous import ContinuousLoop
-
-        return ContinuousLoop(data, reader, hooks, registry)
-    if hooks.is_async:
-        from litplex._worker.loops.async_loop import AsyncLoop
-
-        return AsyncLoop(data, reader, hooks, registry)
-    from litplex._worker.loops.loop import Loop
-
-    return Loop(data, reader, hooks, registry)
+def _new_registry(order: dict[str, Any], setup: dict[str, Any]) -> tuple[Registry, Provider]:
+    """Returns the registry of the items that come through one link, and what makes their calls."""
+    credit = setup.get("stream_credit", _STREAM_CREDIT)
+    registry = Registry(credit)
+    takes_calls, is_cancelled = bool(setup.get("calls")), registry.has_cancelled
+    provider = Provider(lambda: dial(order, "calls"), takes_calls, credit, is_cancelled)
+    install(provider)
+    return registry, provider
 
 
 def _settle(result: Any) -> Any:
@@ -184,30 +157,6 @@ def _settle(result: Any) -> Any:
     from litplex._worker.hooks import event_loop
 
     return event_loop.get().run_until_complete(result)
-
-
-def _dial(order: dict[str, Any], role: str) -> Any:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(order["socket"])
-    except FileNotFoundError:
-        raise ConnectionRefusedError("the server closed the socket of this start") from None
-    # As the server does on its side; the kernel takes less where its limit is lower.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    hello = {
-        "protocol": frames.PROTOCOL,
-        "token": order["token"],
-        "role": role,
-        "pid": os.getpid(),
-        "python": sys.version.split()[0],
-    }
-    sock.sendall(frames.encode_message(frames.HELLO, hello))
-    reader = frames.FrameReader(sock)
-    kind, message = reader.message(frames.WELCOME, frames.REFUSE)
-    if kind != frames.WELCOME:
-        reason = message.get("reason") if message else "the server closed the connection"
-        raise SystemExit(f"the server refused this worker: {reason}")
-    return sock, reader
 
 
 class _Failed(Exception):
@@ -244,12 +193,12 @@ def _set_up(order: dict[str, Any], setup: dict[str, Any], pickled: BinaryIO) -> 
     _check(api, source, is_set_up=True)
     _tell_callbacks(api, *_HOOKS_WITH_EVENTS)
     name_source(source_of(api))
-    hooks = _hooks_of(api, bool(setup.get("retry_batch_singly")))
-    return api, hooks, _health_of(api)
+    return api
 
 
-def _hooks_of(api: Any, retry_singly: bool) -> Hooks:
+def _hooks_of(api: Any, setup: dict[str, Any]) -> Hooks:
     """Returns the hooks of a model; only models with a spec import the modules of specs."""
+    retry_singly = bool(setup.get("retry_batch_singly"))
     if api.spec is None:
         return Hooks(api, retry_singly)
     from litplex._worker.hooks.openai import KINDS
@@ -291,10 +240,12 @@ def _measured_imports() -> Any:
     return imports
 
 
-def _ready(hooks: Hooks, sources: Sources, imports: Any) -> Any:
+def _ready(hooks: Hooks, setup: dict[str, Any], sources: Any, imports: Any) -> Any:
     """Returns the frame that says what the model is like."""
     try:
-        info = {**hooks.model_info(), "sources": sources.new()}
+        info = {**hooks.model_info(), "sources": sources}
+        if may_hibernate(setup):
+            info["hibernates"] = True
         if imports is not None:
             info["imports"] = imports.end()
         return frames.encode_message(frames.READY, info)
@@ -335,10 +286,7 @@ def _check(api: Any, source: Any, *, is_set_up: bool) -> None:
 
 def _tear_down(api: Any) -> None:
     request_marks.set_current_requests(())
-    if "litplex._worker.wire.background_tasks" in sys.modules:
-        from litplex._worker.wire import background_tasks
-
-        background_tasks.finish()
+    finish_background_tasks()
     try:
         _settle(api.teardown())
     except BaseException as error:  # noqa: BLE001

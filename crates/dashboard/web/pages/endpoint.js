@@ -111,7 +111,7 @@ function head(shown) {
 }
 
 /** @param {import("../live.js").Endpoint} shown */
-function now({ label: name, wanted, min_workers: min, max_workers: max, requests, kind, residency: memory }) {
+function now({ label: name, wanted, min_workers: min, max_workers: max, requests, kind, tier, residency: memory }) {
   const load = loadOf(name);
   if (!load) return null;
   const failed = failures(load.errors);
@@ -128,6 +128,7 @@ function now({ label: name, wanted, min_workers: min, max_workers: max, requests
     figure("Errors/min", count(failed), { tone: failed ? "bad" : "", title: kinds(load.errors) }),
     kind !== "pipeline" && figure("Workers ready", `${load.workers_ready} of ${wanted}${limits}`),
     figure("Requests", count(requests), { title: "Since the start" }),
+    tier && figure("Tier", tier, { title: "How near the model is to serve: hot, hibernated, template or cold" }),
     memory && memory.is_measured && figure("Needs", needed(memory), { title: "Memory that the next worker is expected to need" }),
     memory && memory.is_measured && figure("Loads in", duration(memory.load_seconds)),
     memory && memory.evictions > 0 && figure("Evictions", count(memory.evictions), { title: `The last one: ${memory.last_eviction}` }),

@@ -20,6 +20,7 @@ pub(super) fn settings(random: &mut Rng) -> ResidencySettings {
         declared: None,
         is_kept: random.usize(..3) == 0,
         is_pinned: random.usize(..8) == 0,
+        hibernates: random.bool(),
         min_workers: [0, 0, 0, 1][random.usize(..4)],
         weight: [1.0, 1.0, 5.0, 0.0][random.usize(..4)],
     }

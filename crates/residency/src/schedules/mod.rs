@@ -31,6 +31,7 @@ enum Phase {
     Loading,
     Resident,
     Leaving,
+    Hibernated,
     Gone,
 }
 
@@ -61,6 +62,8 @@ struct Schedule {
     grants: usize,
     evictions: usize,
     refusals: usize,
+    wakes: usize,
+    ended: usize,
 }
 
 impl Schedule {
@@ -78,7 +81,7 @@ impl Schedule {
         }
         let usage = vec![Usage::Idle; settings.len()];
         let (workers, asked, paid) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let (may_exceed, grants, evictions, refusals) = (false, 0, 0, 0);
+        let (may_exceed, grants, evictions, refusals, wakes, ended) = (false, 0, 0, 0, 0, 0);
         Self {
             random,
             residency,
@@ -93,6 +96,8 @@ impl Schedule {
             grants,
             evictions,
             refusals,
+            wakes,
+            ended,
         }
     }
 
@@ -183,9 +188,22 @@ impl Schedule {
                 self.workers.insert(worker, (Phase::Resident, measured.clone()));
                 self.tell(Event::Started(worker, measured));
             }
-            Phase::Resident => {}
+            Phase::Resident if self.usage[worker.endpoint.0] == Usage::Idle => {
+                self.hibernate(worker, &memory);
+            }
+            Phase::Leaving if self.random.bool() => self.hibernate(worker, &memory),
+            Phase::Resident | Phase::Hibernated => {}
             Phase::Leaving => self.gone(worker),
             Phase::Gone => self.back(worker),
+        }
+    }
+
+    /// Moves most of the memory of a worker to swap, as far as its endpoint is told to.
+    fn hibernate(&mut self, worker: WorkerId, memory: &Memory) {
+        if self.settings[worker.endpoint.0].hibernates {
+            let rest = Memory::on_host(self.random.u64(..2).min(memory.host));
+            self.workers.insert(worker, (Phase::Hibernated, rest.clone()));
+            self.tell(Event::Hibernated(worker, rest));
         }
     }
 
@@ -292,6 +310,12 @@ impl Schedule {
                     self.evicted(worker);
                     left.push(worker);
                 }
+                Action::End(worker) => {
+                    self.ended += 1;
+                    let phase = self.workers.get(&worker).map(|it| it.0);
+                    assert_eq!(phase, Some(Phase::Hibernated), "what does not hibernate is ended");
+                    self.set(worker, Phase::Leaving);
+                }
                 Action::Refuse(refusal) => {
                     self.refusals += 1;
                     let asked = self.asked.remove(&refusal.worker);
@@ -310,7 +334,9 @@ impl Schedule {
     fn granted(&mut self, worker: WorkerId) {
         self.grants += 1;
         assert!(self.asked.remove(&worker).is_some(), "a grant that was not asked for");
-        assert!(!self.workers.contains_key(&worker), "a double load");
+        let before = self.workers.get(&worker).map(|it| it.0);
+        assert!(matches!(before, None | Some(Phase::Hibernated)), "a double load");
+        self.wakes += usize::from(before.is_some());
         let memory = self.residency.workers[&worker].memory.clone();
         self.workers.insert(worker, (Phase::Loading, memory.clone()));
         let held: Memory = self.workers.values().map(|(_, memory)| memory).collect();
@@ -383,7 +409,7 @@ impl Schedule {
 #[test]
 fn no_ask_hangs_and_no_rule_is_violated_on_random_schedules() {
     let schedules = std::env::var("LITPLEX_SIMULATIONS").ok().and_then(|n| n.parse().ok());
-    let (mut grants, mut evictions, mut refusals) = (0, 0, 0);
+    let (mut grants, mut evictions, mut refusals, mut wakes, mut ended) = (0, 0, 0, 0, 0);
     for seed in 0..schedules.unwrap_or(SCHEDULES) {
         let mut schedule = Schedule::new(seed);
         let run = std::panic::AssertUnwindSafe(|| schedule.run());
@@ -393,7 +419,12 @@ fn no_ask_hangs_and_no_rule_is_violated_on_random_schedules() {
         grants += schedule.grants;
         evictions += schedule.evictions;
         refusals += schedule.refusals;
+        wakes += schedule.wakes;
+        ended += schedule.ended;
     }
-    println!("{grants} grants, {evictions} evictions, {refusals} refusals");
+    println!(
+        "{grants} grants, {wakes} of them wakes, {evictions} evictions, {ended} ended, {refusals} refusals"
+    );
     assert!(grants > 0 && evictions > 0 && refusals > 0, "the schedules decide too little");
+    assert!(wakes > 0 && ended > 0, "too few workers hibernate");
 }

@@ -181,6 +181,7 @@ impl Machine<'_> {
                     self.after(UNLOAD, Due::Unloaded(model));
                 }
             }
+            Action::End(_) => unreachable!("no model hibernates"),
             Action::Refuse(refusal) => {
                 let refused = std::mem::take(&mut self.models[refusal.worker.endpoint.0].queue);
                 self.day.refused += refused.len();

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use litplex_calls::WatchedQueue;
 use litplex_core::{
-    BoxFuture, Launch, LaunchError, Launched, Loading, Monitor, NoRoom, WorkerExit,
+    BoxFuture, Launch, LaunchError, Launched, Loading, Monitor, NoRoom, WorkerExit, size_in_words,
 };
-use litplex_residency::{Refusal, RefusalReason};
+use litplex_residency::{Memory, Refusal, RefusalReason};
 use litplex_scheduler::Endpoint;
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
+use super::hibernation::{HibernatedWorkers, is_in_swap, swappable};
 use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
@@ -35,6 +37,7 @@ pub(crate) struct BudgetedLaunch {
     pub(crate) inner: Arc<dyn Launch>,
     pub(crate) member: Arc<Member>,
     pub(crate) demand: MemoryDemand,
+    pub(crate) hibernated: Arc<HibernatedWorkers>,
 }
 
 /// The requests for which a worker asks for memory.
@@ -55,6 +58,7 @@ impl Launch for BudgetedLaunch {
         loading: Loading,
     ) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
         let (inner, demand) = (self.inner.clone(), self.demand.clone());
+        let hibernated = self.hibernated.clone();
         // Before anything is awaited: dropped at any point, its memory is given back.
         let claim = Arc::new(self.member.claim(slot));
         let span = endpoint_span(&demand.label);
@@ -66,12 +70,36 @@ impl Launch for BudgetedLaunch {
                 seen.loading(monitor.clone());
                 loading(monitor);
             });
-            let worker = inner.launch(slot, loading).await?;
+            let worker = match woken(&hibernated, slot).await {
+                Some(worker) => worker,
+                None => inner.launch(slot, loading).await?,
+            };
             claim.ready(worker.monitor());
             let start_time = worker.start_time().unwrap_or_else(|| since.elapsed());
-            Ok(Box::new(BudgetedWorker { worker, claim, start_time }) as _)
+            Ok(Box::new(BudgetedWorker { worker, claim, slot, start_time, demand, hibernated })
+                as _)
         };
         Box::pin(launch.instrument(span))
+    }
+
+    fn close(&self, grace: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.hibernated.clone().close(grace))
+    }
+}
+
+/// Wakes the worker of a slot. `None` if none hibernates, or it cannot be woken: the model is then loaded.
+async fn woken(hibernated: &HibernatedWorkers, slot: usize) -> Option<Box<dyn Launched>> {
+    let worker = hibernated.take(slot).await?;
+    let begin = Instant::now();
+    match worker.wake().await {
+        Ok(worker) => {
+            tracing::info!(slot, "woken in {:.2} s", begin.elapsed().as_secs_f64());
+            Some(worker)
+        }
+        Err(error) => {
+            tracing::warn!(slot, "loaded again, because it cannot be woken: {error}");
+            None
+        }
     }
 }
 
@@ -135,6 +163,11 @@ impl MemoryDemand {
         AskedFor { queued, is_required, chain: self.watched.blocked_callers(), deadline }
     }
 
+    /// Returns whether workers hibernate instead of ending.
+    fn may_hibernate(&self) -> bool {
+        self.size.borrow().residency.hibernates
+    }
+
     /// Returns whether the worker of a slot is wanted without a request: one of the least number, and one that is to
     /// show that a new generation can be loaded.
     fn is_required(&self, slot: usize) -> bool {
@@ -159,7 +192,10 @@ struct BudgetedWorker {
     // Dropped first: the claim ends when the process is killed.
     worker: Box<dyn Launched>,
     claim: Arc<Claim>,
+    slot: usize,
     start_time: Duration,
+    demand: MemoryDemand,
+    hibernated: Arc<HibernatedWorkers>,
 }
 
 impl Launched for BudgetedWorker {
@@ -185,5 +221,40 @@ impl Launched for BudgetedWorker {
             worker.stop(grace).await;
             drop(claim);
         })
+    }
+
+    fn release(self: Box<Self>, grace: Duration) -> BoxFuture<'static, ()> {
+        let span = endpoint_span(&self.demand.label);
+        Box::pin(self.hibernate_or_stop(grace).instrument(span))
+    }
+}
+
+impl BudgetedWorker {
+    async fn hibernate_or_stop(self, grace: Duration) {
+        let Self { worker, claim, slot, hibernated, demand, .. } = self;
+        let monitor = worker.monitor();
+        let may_hibernate = demand.may_hibernate();
+        let before = if may_hibernate { swappable(monitor.clone()).await } else { None };
+        let (Some(monitor), Some(before)) = (monitor, before) else {
+            return worker.stop(grace).await;
+        };
+        let begin = Instant::now();
+        let Some(worker) = worker.hibernate(grace).await else { return };
+        let after = spawn_blocking(move || monitor.footprint()).await.ok().flatten();
+        match after.filter(|after| is_in_swap(before, *after)) {
+            Some(after) => {
+                let seconds = begin.elapsed().as_secs_f64();
+                let (all, rest) = (size_in_words(before), size_in_words(after));
+                tracing::info!(
+                    slot,
+                    "hibernates: {rest} of {all} are left in memory, after {seconds:.2} s"
+                );
+                hibernated.keep(slot, worker, claim.hibernated(Memory::on_host(after)));
+            }
+            None => {
+                tracing::info!(slot, "ends: swap did not take its memory");
+                worker.end(grace).await;
+            }
+        }
     }
 }

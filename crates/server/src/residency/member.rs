@@ -1,16 +1,17 @@
 //! The handles of the task: the server's, that of a generation, and the claim of a worker that starts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use litplex_admin::{MemoryPlan, MemoryStatus, PlannedMemory, ResidencyStatus};
 use litplex_config::Program;
 use litplex_core::Monitor;
-use litplex_residency::{EndpointId, Refusal, ResidencySettings, Usage, WorkerId};
+use litplex_residency::{EndpointId, Memory, Refusal, ResidencySettings, Usage, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::budget;
+use super::hibernation::{HibernatedWorkers, OnEnd};
 use super::report::MemoryReport;
 use super::starts::Starts;
 use super::task::ResidencyTask;
@@ -40,6 +41,10 @@ pub(super) enum Message {
     Ready(WorkerId, Option<Arc<dyn Monitor>>),
     /// A worker has no process any more, or its start was given up.
     Ended(WorkerId),
+    /// A worker hibernates, and has still so much memory.
+    Hibernated(WorkerId, Memory),
+    /// A worker that hibernated, or was to end, has no process any more.
+    HibernationEnded(WorkerId),
     /// The load of an endpoint.
     Load(EndpointId, Load),
     /// An operator asks what a request for each endpoint would lead to.
@@ -81,6 +86,8 @@ pub(crate) struct Membership {
     pub(crate) gpus: Vec<Option<usize>>,
     /// Whether its workers are processes, whose memory can be measured.
     pub(crate) is_measured: bool,
+    /// The workers of it that hibernate. Its launch owns them.
+    pub(crate) hibernated: Weak<HibernatedWorkers>,
 }
 
 impl ResidencyHandle {
@@ -193,6 +200,14 @@ impl Claim {
 
     pub(super) fn ready(&self, monitor: Option<Arc<dyn Monitor>>) {
         self.member.handle.send(Message::Ready(self.worker, monitor));
+    }
+
+    /// Notes that the worker hibernates and has still so much memory, and returns how its end is noted.
+    pub(super) fn hibernated(&self, memory: Memory) -> OnEnd {
+        self.has_ended.store(true, Ordering::Relaxed);
+        let (worker, member) = (self.worker, self.member.clone());
+        member.handle.send(Message::Hibernated(worker, memory));
+        OnEnd::new(move || member.handle.send(Message::HibernationEnded(worker)))
     }
 
     /// Notes that the process is gone. Once: the next worker of the slot has the same id.

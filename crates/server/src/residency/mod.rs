@@ -2,6 +2,7 @@
 //! asks it. The decision itself is in the crate `litplex_residency`.
 
 mod budget;
+mod hibernation;
 mod launch;
 mod measure;
 mod member;
@@ -9,6 +10,7 @@ mod report;
 mod starts;
 mod task;
 
+pub(crate) use hibernation::HibernatedWorkers;
 pub(crate) use launch::{BudgetedLaunch, MemoryDemand};
 pub(crate) use member::{Load, Member, Membership, ResidencyHandle};
 pub(crate) use starts::name_of;

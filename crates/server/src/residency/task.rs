@@ -31,6 +31,9 @@ const ASSUMED_PART: u64 = 4;
 const WHILE_LOADING: Duration = Duration::from_millis(250);
 const WHILE_READY: Duration = Duration::from_secs(2);
 
+/// The time that a worker which hibernates has to end when its memory is needed.
+const HIBERNATION_GRACE: Duration = Duration::from_secs(10);
+
 /// The task.
 pub(super) struct ResidencyTask {
     residency: Residency,
@@ -66,6 +69,8 @@ struct JoinedMember {
 struct Counts {
     loads: u64,
     load_seconds: f64,
+    wakes: u64,
+    waking_seconds: f64,
     evictions: u64,
     hits: u64,
     misses: u64,
@@ -172,6 +177,15 @@ impl ResidencyTask {
             Message::Loading(worker, monitor) => self.measure_from_now_on(worker, monitor),
             Message::Ready(worker, monitor) => self.ready(worker, monitor),
             Message::Ended(worker) => self.ended(worker),
+            Message::Hibernated(worker, memory) => {
+                self.is_new.retain(|it| *it != worker);
+                self.tell(Event::Hibernated(worker, memory));
+            }
+            // Its slot may have been granted again, and its next worker counts.
+            Message::HibernationEnded(worker) if self.residency.is_asleep(worker) => {
+                self.process_ended(worker);
+            }
+            Message::HibernationEnded(_) => {}
             Message::Load(id, load) => self.load(id, load),
             // The operator may have left.
             Message::Plan(reply) => drop(reply.send(self.plan())),
@@ -251,16 +265,19 @@ impl ResidencyTask {
     }
 
     fn started(&mut self, worker: WorkerId, memory: Memory) {
-        let before = self.residency.history(worker.endpoint).cloned();
-        self.tell(Event::Started(worker, memory));
-        let after = self.residency.history(worker.endpoint);
-        if let (Some(member), Some(history), true) =
-            (self.members.get(&worker.endpoint), after, before.as_ref() != after)
-        {
+        let member = self.members.get(&worker.endpoint);
+        if let (Some(member), Some((since, wakes))) = (member, self.residency.loading(worker)) {
             let counts = self.counts.entry(member.membership.label.clone()).or_default();
-            counts.loads += 1;
-            counts.load_seconds += history.last_time().unwrap_or_default().as_secs_f64();
+            let seconds = since.elapsed().as_secs_f64();
+            if wakes {
+                counts.wakes += 1;
+                counts.waking_seconds += seconds;
+            } else {
+                counts.loads += 1;
+                counts.load_seconds += seconds;
+            }
         }
+        self.tell(Event::Started(worker, memory));
         self.remember(worker.endpoint);
     }
 
@@ -279,6 +296,10 @@ impl ResidencyTask {
         if self.asks.remove(&worker).is_some() {
             return self.tell(Event::Withdraw(worker));
         }
+        self.process_ended(worker);
+    }
+
+    fn process_ended(&mut self, worker: WorkerId) {
         self.is_new.retain(|it| *it != worker);
         self.tell(Event::Gone(worker));
         match self.measured.remove(&worker) {
@@ -371,6 +392,7 @@ impl ResidencyTask {
             match action {
                 Action::Grant(worker) => self.answer(worker, Ok(())),
                 Action::Evict { worker, cause } => self.evict(worker, cause),
+                Action::End(worker) => self.end_hibernation(worker),
                 Action::Refuse(refusal) => {
                     if let Some(member) = self.members.get(&refusal.worker.endpoint) {
                         let label = member.membership.label.clone();
@@ -415,6 +437,17 @@ impl ResidencyTask {
         self.leave(worker);
     }
 
+    fn end_hibernation(&self, worker: WorkerId) {
+        let Some(member) = self.members.get(&worker.endpoint) else { return };
+        endpoint_span(&member.membership.label).in_scope(|| {
+            tracing::info!(slot = worker.slot, "hibernates no longer, and ends");
+        });
+        // A generation that ends stops its workers itself.
+        if let Some(hibernated) = member.membership.hibernated.upgrade() {
+            hibernated.end(worker.slot, HIBERNATION_GRACE);
+        }
+    }
+
     /// Tells the owner of a worker's slot that it must leave.
     fn leave(&self, worker: WorkerId) {
         if let Some(member) = self.members.get(&worker.endpoint) {
@@ -450,6 +483,10 @@ impl ResidencyTask {
             is_waiting: self.asks.keys().any(|worker| worker.endpoint == id),
             loads: counts.loads,
             loading_seconds: counts.load_seconds,
+            may_hibernate: self.residency.may_hibernate(id),
+            hibernated: self.residency.hibernated(id),
+            wakes: counts.wakes,
+            waking_seconds: counts.waking_seconds,
             evictions: counts.evictions,
             last_eviction: member.last_eviction.clone(),
             hits: counts.hits,

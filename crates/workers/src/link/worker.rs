@@ -139,6 +139,11 @@ impl Link {
         self.worker.retiring();
     }
 
+    /// Tells the worker to move its memory to swap and to connect again.
+    pub(crate) fn send_hibernate(&self) {
+        let _ = self.to_worker.send(Frame::bare(Kind::Hibernate, 0));
+    }
+
     /// Tells the worker to exit.
     pub(crate) fn send_bye(&self) {
         let _ = self.to_worker.send(Frame::bare(Kind::Bye, 0));
@@ -296,6 +301,7 @@ mod tests {
             calls: true,
             patches: false,
             imports: false,
+            hibernates: false,
         }
     }
 

@@ -16,14 +16,15 @@ use tracing::{Instrument, Span};
 
 use super::adopted::Adopted;
 use super::child::{Command, Process};
+use super::hibernated::{Hibernation, Wake};
 use super::launched::PythonLaunched;
 use super::listener::WorkerListener;
-use super::memory::MemoryLimit;
 use super::monitor::ProcessMonitor;
 use super::order::Order;
 use super::output::Label;
 use super::pausing::ProcessPausing;
 use super::pipes::StandardStreams;
+use super::running::Running;
 use super::spec::{Overrides, ProcessSpec, WorkerSpec};
 use super::template_process::TemplateSpec;
 use super::templates::{Preloaded, module_path};
@@ -54,7 +55,7 @@ pub struct PythonLaunch {
     launcher: Arc<Launcher>,
 }
 
-struct Launcher {
+pub(crate) struct Launcher {
     worker: WorkerSpec,
     process: ProcessSpec,
     attach: Arc<dyn Attach>,
@@ -124,45 +125,45 @@ impl Launch for PythonLaunch {
         };
         Box::pin(launch.instrument(span))
     }
+
+    fn has_template(&self) -> bool {
+        self.launcher.preloaded.is_ready()
+    }
 }
 
 impl Launcher {
     async fn launch(
-        &self,
+        self: Arc<Self>,
         slot: usize,
         metrics: SlotMetrics,
         loading: Loading,
     ) -> Result<PythonLaunched, Error> {
         let interpreter = self.interpreter().await?;
-        let listener = WorkerListener::bind(&self.process.sockets)?;
-        let mut process = self.start_process(slot, &interpreter, &listener).await?;
-        let memory = MemoryLimit {
-            process: process.id().unwrap_or_default(),
-            bytes: self.process.memory_limit,
-        };
-        let ready = tokio::select! {
-            ready = self.connect(&listener, slot, loading) => ready,
-            gone = process.gone() => Err(Error::Gone(gone)),
-            reason = memory.exceeded() => Err(Error::Memory(reason)),
-        };
-        // A model that does not fit fails at each start, and must not be replaced forever.
-        let ready = match (ready, memory.excess().await) {
-            (Ok(_), Some(reason)) => Err(Error::Memory(reason)),
-            (ready, _) => ready,
-        };
-        match ready {
-            Ok((connections, ready)) => {
-                self.learn(&ready, &interpreter);
+        let listener = Arc::new(WorkerListener::bind(&self.process.sockets)?);
+        let process = self.start_process(slot, &interpreter, &listener).await?;
+        let mut running = Running::new(process, self.process.memory_limit);
+        let mut connections = running.step(listener.accept()).await?;
+        // Not before: a worker shows its stacks only once it has read its order, before it connects.
+        loading(Arc::new(ProcessMonitor::new(connections.hello.pid, listener.stacks())));
+        let ready = running.step(self.set_up(slot, &mut connections)).await?;
+        self.learn(&ready, &interpreter);
+        Ok(self.serve(slot, running, (connections, listener), &ready, metrics))
+    }
+
+    /// Returns what serves with the worker of a slot again, once it has hibernated, connected and was continued.
+    fn wake(self: &Arc<Self>, slot: usize, listener: Arc<WorkerListener>) -> Wake {
+        let launcher = self.clone();
+        Box::new(move |mut running, mut connections| {
+            let metrics = SlotMetrics::new(launcher.telemetry.metrics.clone(), slot);
+            let endpoint = &launcher.worker.endpoint;
+            let span = worker_span(Some(endpoint), &worker_name(endpoint, slot));
+            let wake = async move {
+                let ready = running.step(launcher.set_up(slot, &mut connections)).await?;
                 let links = (connections, listener);
-                Ok(self.serve(slot, (process, memory), links, &ready, metrics))
-            }
-            Err(error) => {
-                process.kill();
-                // Its output may say more than the reason.
-                process.gone().await;
-                Err(error)
-            }
-        }
+                Ok(Box::new(launcher.serve(slot, running, links, &ready, metrics)) as _)
+            };
+            Box::pin(wake.instrument(span))
+        })
     }
 
     /// Returns the interpreter of the workers, once the environment that they run in is ready.
@@ -283,21 +284,17 @@ impl Launcher {
         format!("{order}\n").into_bytes()
     }
 
-    async fn connect(
+    async fn set_up(
         &self,
-        listener: &WorkerListener,
         slot: usize,
-        loading: Loading,
-    ) -> Result<(Connections<UnixStream>, Ready), Error> {
-        let mut connections = listener.accept().await?;
-        // Not before: a worker shows its stacks only once it has read its order, before it connects.
-        loading(Arc::new(ProcessMonitor::new(connections.hello.pid, listener.stacks())));
+        connections: &mut Connections<UnixStream>,
+    ) -> Result<Ready, Error> {
         let ready = connections.set_up(&self.setup(slot)).await;
         if let Err(Error::ClosedEarly) = ready {
             // The process is ending; its exit status says more than its connection can.
             tokio::time::sleep(EXIT_WAIT).await;
         }
-        Ok((connections, ready?))
+        ready
     }
 
     fn setup(&self, slot: usize) -> Setup {
@@ -315,15 +312,17 @@ impl Launcher {
             calls: true,
             patches: self.worker.patches,
             imports: self.preloaded.asks_for_imports(),
+            // A model with memory of a GPU would keep it.
+            hibernates: self.worker.hibernates && self.process.device(slot).as_str() == "cpu",
         }
     }
 
     /// Attaches a worker that is ready to the queue of its endpoint.
     fn serve(
-        &self,
+        self: &Arc<Self>,
         slot: usize,
-        (process, memory): (Process, MemoryLimit),
-        (connections, listener): (Connections<UnixStream>, WorkerListener),
+        running: Running,
+        (connections, listener): (Connections<UnixStream>, Arc<WorkerListener>),
         ready: &Ready,
         metrics: SlotMetrics,
     ) -> PythonLaunched {
@@ -332,16 +331,21 @@ impl Launcher {
         let span = Span::current();
         let info = model_info(ready);
         let attachment = self.attach.attach(slot, info.clone());
-        let pausing = process.id().and_then(ProcessPausing::new);
+        let pausing = running.process.id().and_then(ProcessPausing::new);
         let pausing = pausing.map(|pausing| Arc::new(pausing) as Arc<dyn Pausing>);
+        let hibernation = Hibernation {
+            wake: self.wake(slot, listener.clone()),
+            listener: listener.clone(),
+            pausing: pausing.clone().filter(|_| ready.hibernates),
+        };
         let settings = LinkSettings { pausing, ..self.link_settings(slot, span.clone(), metrics) };
         let monitor = ProcessMonitor::new(pid, listener.stacks());
-        let dialled = listener.accept_calls();
+        let (dialled, accepting) = listener.accept_calls();
         let described = (&info, &ready.sources[..]);
         let link = Link::start(connections, dialled, described, attachment, settings);
         let monitor = Arc::new(monitor.with_code(link.code()));
         let kill_after = self.worker.limits.kill_after;
-        PythonLaunched { process, monitor, memory, link, span, kill_after }
+        PythonLaunched { running, monitor, link, accepting, span, kill_after, hibernation }
     }
 
     fn link_settings(&self, slot: usize, span: Span, metrics: SlotMetrics) -> LinkSettings {

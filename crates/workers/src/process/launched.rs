@@ -3,29 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::{BoxFuture, Cause, Launched, Monitor, WorkerExit};
+use litplex_core::{BoxFuture, Cause, Hibernated, Launched, Monitor, WorkerExit};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::child::Process;
-use super::memory::MemoryLimit;
+use super::hibernated::{Hibernation, PythonHibernated};
 use super::monitor::ProcessMonitor;
-use crate::link::{Link, REPORT_AFTER};
+use super::running::Running;
+use crate::link::{Connections, Link, REPORT_AFTER};
 
 /// The time that a process may take to exit after its connection ended.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
 /// The supervisor's end of a worker process.
 pub(crate) struct PythonLaunched {
-    pub(crate) process: Process,
+    pub(crate) running: Running,
     pub(crate) monitor: Arc<ProcessMonitor>,
-    pub(crate) memory: MemoryLimit,
     pub(crate) link: Link,
+    /// The task that accepts its connections for calls.
+    pub(crate) accepting: JoinSet<()>,
     /// The span of the worker, for the log.
     pub(crate) span: Span,
     /// The time that the process may take to exit once it has nothing to do; `None` for the whole
     /// grace.
     pub(crate) kill_after: Option<Duration>,
+    pub(crate) hibernation: Hibernation,
 }
 
 impl Launched for PythonLaunched {
@@ -36,20 +40,20 @@ impl Launched for PythonLaunched {
     fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
         Box::pin(async {
             let fault = tokio::select! {
-                gone = self.process.gone() => return gone,
+                gone = self.running.process.gone() => return gone,
                 fault = self.link.ended() => fault,
-                excess = self.memory.exceeded() => Some(WorkerExit::new(Cause::Memory, excess)),
+                excess = self.running.memory.exceeded() => Some(WorkerExit::new(Cause::Memory, excess)),
             };
             if let Some(fault) = fault {
-                self.process.kill();
-                self.process.gone().await;
+                self.running.process.kill();
+                self.running.process.gone().await;
                 return WorkerExit::new(fault.cause, format!("{fault}; it was killed"));
             }
             // A worker without its connection is useless. It has usually exited by itself.
-            match timeout(EXIT_WAIT, self.process.gone()).await {
+            match timeout(EXIT_WAIT, self.running.process.gone()).await {
                 Ok(gone) => gone,
                 Err(_) => {
-                    self.process.kill();
+                    self.running.process.kill();
                     WorkerExit::new(Cause::Exit, "it closed its connection and was killed")
                 }
             }
@@ -60,24 +64,79 @@ impl Launched for PythonLaunched {
         let span = self.span.clone();
         let stop = async move {
             self.link.retire();
-            let memory = self.memory;
-            let fault = tokio::select! {
-                ended = timeout(grace, self.finished()) => match ended {
-                    Ok(Ok(())) => return,
-                    Ok(Err(fault)) => fault,
-                    Err(_) => "its time to finish is over".into(),
-                },
-                excess = memory.exceeded() => excess,
+            let memory = self.running.memory;
+            let ended = tokio::select! {
+                ended = timeout(grace, self.finished()) => ended.unwrap_or_else(|_| out_of_time()),
+                excess = memory.exceeded() => Err(excess),
             };
-            tracing::warn!("killed: {fault}");
-            self.process.kill();
-            self.process.gone().await;
+            if let Err(fault) = ended {
+                self.kill(&fault).await;
+            }
         };
         Box::pin(stop.instrument(span))
     }
+
+    fn hibernate(
+        mut self: Box<Self>,
+        grace: Duration,
+    ) -> BoxFuture<'static, Option<Box<dyn Hibernated>>> {
+        let span = self.span.clone();
+        let hibernate = async move {
+            let Some(pausing) = self.hibernation.pausing.clone() else {
+                self.stop(grace).await;
+                return None;
+            };
+            self.link.retire();
+            let memory = self.running.memory;
+            let connected = tokio::select! {
+                connected = timeout(grace, self.moved_to_swap()) => connected.unwrap_or_else(|_| out_of_time()),
+                excess = memory.exceeded() => Err(excess),
+            };
+            match connected {
+                Ok(connections) => {
+                    pausing.pause();
+                    let Self { running, span, hibernation, .. } = *self;
+                    let wake = hibernation.wake;
+                    let hibernated = PythonHibernated { wake, running, pausing, connections, span };
+                    Some(Box::new(hibernated) as _)
+                }
+                Err(fault) => {
+                    self.kill(&fault).await;
+                    None
+                }
+            }
+        };
+        Box::pin(hibernate.instrument(span))
+    }
+}
+
+/// Returns the reason to kill a worker after its grace.
+fn out_of_time<T>() -> Result<T, String> {
+    Err("its time to finish is over".into())
 }
 
 impl PythonLaunched {
+    async fn kill(&mut self, fault: &str) {
+        tracing::warn!("killed: {fault}");
+        self.running.process.kill();
+        self.running.process.gone().await;
+    }
+
+    /// Resolves when the worker has answered its jobs, moved its memory to swap and connected again, or with the
+    /// reason to kill it.
+    async fn moved_to_swap(&mut self) -> Result<Connections<UnixStream>, String> {
+        if let Some(fault) = self.link.ended().await {
+            return Err(fault.reason);
+        }
+        // Its next connections are not for calls.
+        self.accepting.shutdown().await;
+        self.link.send_hibernate();
+        tokio::select! {
+            connections = self.hibernation.listener.accept() => connections.map_err(|error| error.to_string()),
+            gone = self.running.process.gone() => Err(gone.reason),
+        }
+    }
+
     /// Resolves when the worker has answered its jobs and its process has exited, or with the reason
     /// to kill it.
     async fn finished(&mut self) -> Result<(), String> {
@@ -86,8 +145,9 @@ impl PythonLaunched {
         }
         self.link.send_bye();
         // Not `gone`: what it started may hold its output open for longer.
-        if timeout(REPORT_AFTER, self.process.ended()).await.is_ok() {
-            self.process.gone().await;
+        let process = &mut self.running.process;
+        if timeout(REPORT_AFTER, process.ended()).await.is_ok() {
+            process.gone().await;
             return Ok(());
         }
         tracing::info!(
@@ -95,10 +155,10 @@ impl PythonLaunched {
              thread that it left, may still run)"
         );
         let Some(grace) = self.kill_after else {
-            self.process.gone().await;
+            process.gone().await;
             return Ok(());
         };
-        let exited = timeout(grace.saturating_sub(REPORT_AFTER), self.process.gone()).await;
+        let exited = timeout(grace.saturating_sub(REPORT_AFTER), process.gone()).await;
         exited.map(drop).map_err(|_| {
             let grace = grace.max(REPORT_AFTER).as_secs_f64();
             format!("its process did not exit within {grace} s of its last answer (`kill_after`)")

@@ -2,10 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::net::sockopt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::link::{Connections, Handshake, greet_caller};
@@ -69,16 +71,18 @@ impl WorkerListener {
 }
 
 impl WorkerListener {
-    /// Returns the connections that the worker opens for calls, until the receiver is dropped.
-    pub(crate) fn accept_calls(self) -> mpsc::Receiver<UnixStream> {
+    /// Returns the connections that the worker opens for calls, and the task that accepts them, until the receiver
+    /// or the task is dropped.
+    pub(crate) fn accept_calls(self: Arc<Self>) -> (mpsc::Receiver<UnixStream>, JoinSet<()>) {
         let (dialled, connections) = mpsc::channel(1);
-        tokio::spawn(async move {
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
             tokio::select! {
                 () = self.pass_on_calls(&dialled) => {}
                 () = dialled.closed() => {}
             }
         });
-        connections
+        (connections, accepting)
     }
 
     async fn pass_on_calls(&self, dialled: &mpsc::Sender<UnixStream>) {

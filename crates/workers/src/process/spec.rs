@@ -33,6 +33,8 @@ pub struct WorkerSpec {
     pub limits: WorkerLimits,
     /// Whether the code of the model may be changed while it runs.
     pub patches: bool,
+    /// Whether workers on the CPU are prepared to hibernate.
+    pub hibernates: bool,
 }
 
 /// The settings of a model that its configuration overrides; `None` keeps the model's own.

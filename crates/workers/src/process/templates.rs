@@ -96,6 +96,11 @@ impl Preloaded {
         template.is_ready().then_some(template)
     }
 
+    /// Returns whether workers can be forked from a template now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.held().template.as_ref().is_some_and(|(_, template)| template.is_ready())
+    }
+
     /// Returns the template of this specification, which is held as long as the endpoint is launched.
     fn hold(
         &self,

@@ -38,6 +38,7 @@ class Control:
 
     Attributes:
         patches: The changes of the model's code; None if the server changes no code.
+        hibernates: Whether the server wants the worker to hibernate, and not to exit.
     """
 
     def __init__(
@@ -62,7 +63,10 @@ class Control:
         self._sources = sources
         sources.tell = self._tell_sources
         self.patches: Patches | None = None
+        self.hibernates = False
         self._writing = threading.Lock()
+        self._farewell = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="litplex-control", daemon=True)
         #: The FrameError that ended the connection, if one did.
         self.error: frames.FrameError | None = None
         self._handlers: dict[int, Callable[..., None]] = {
@@ -72,11 +76,18 @@ class Control:
             frames.MEASURE: self._measure,
             frames.BYE: self._bye,
             frames.PATCH: self._patch,
+            frames.HIBERNATE: self._hibernate,
         }
 
     def start(self) -> None:
         """Starts the thread."""
-        threading.Thread(target=self._follow, name="litplex-control", daemon=True).start()
+        self._thread.start()
+
+    def wait_for_farewell(self) -> None:
+        """Blocks until the server has said how this connection ends, or is gone."""
+        self._farewell.wait()
+        if self.hibernates:
+            self._thread.join()
 
     def _follow(self) -> None:
         """A lost server is handled like a goodbye."""
@@ -84,7 +95,7 @@ class Control:
         current.set_none()
         try:
             self._handle_all()
-            while self._reader.receive():
+            while not self.hibernates and self._reader.receive():
                 self._handle_all()
         except frames.FrameError as error:
             self.error = error
@@ -93,6 +104,7 @@ class Control:
         finally:
             self._stop_reading()
             self._registry.end()
+            self._farewell.set()
             if self.patches is not None:
                 self.patches.end()
 
@@ -152,6 +164,10 @@ class Control:
     def _bye(self, *_: Any) -> None:
         # Running streams still need their credit: the thread goes on.
         self._stop_reading()
+        self._farewell.set()
+
+    def _hibernate(self, *_: Any) -> None:
+        self.hibernates = True
 
     def _stop_reading(self) -> None:
         # The loop ends once it has answered the requests that had arrived.

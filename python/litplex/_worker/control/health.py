@@ -38,6 +38,7 @@ class Health:
     def end(self) -> None:
         """Asks no more: what the hook needs may be torn down."""
         self._is_over = True
+        self._due.set()
 
     def _follow(self) -> None:
         current.set_none()

@@ -22,7 +22,7 @@ PROTOCOL = 2
 HELLO, WELCOME, REFUSE, SETUP, READY, FAILED = 1, 2, 3, 4, 5, 6
 REQUEST, RESPONSE, CHUNK, END, CANCEL, BYE = 7, 8, 9, 10, 11, 12
 PING, PONG, MEASURE, COST, CREDIT, METRICS, WAITING = 13, 14, 15, 16, 17, 18, 19
-SOURCES, PATCH, PATCHED = 20, 21, 22
+SOURCES, PATCH, PATCHED, HIBERNATE = 20, 21, 22, 23
 
 META, MORE, REQUEST_ID, VALUES = 1, 2, 4, 8
 _KNOWN_FLAGS = META | MORE | REQUEST_ID | VALUES
@@ -143,7 +143,7 @@ class FrameReader:
         length, kind, flags, status, id = HEADER.unpack_from(self._buffer, start)
         if length > MAX_PAYLOAD_BYTES:
             raise FrameError(f"a payload of {length} bytes is over the limit")
-        if not HELLO <= kind <= PATCHED or flags & ~_KNOWN_FLAGS:
+        if not HELLO <= kind <= HIBERNATE or flags & ~_KNOWN_FLAGS:
             raise FrameError(f"unknown frame kind {kind} or flags {flags}")
         body = start + HEADER.size
         end = body + length

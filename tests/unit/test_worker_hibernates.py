@@ -1,0 +1,114 @@
+"""A worker that hibernates: it connects again, and its model goes on where it was."""
+
+import pytest
+from litplex._worker.wire import frames
+
+HOOKS = {
+    "plain": """
+        {def} predict(self, x):
+            self.count += 1
+            return [x, self.count]
+    """,
+    "batch": """
+        {def} predict(self, batch):
+            self.count += 1
+            return [[x, self.count] for x in batch]
+    """,
+}
+
+MODEL = """
+    class API(ls.LitAPI):
+        def __init__(self):
+            super().__init__({arguments})
+
+        def setup(self, device):
+            self.count = 0
+            self.data = bytearray(1 << 20)
+
+        def health(self):
+            return True
+{hooks}
+        def teardown(self):
+            say(f"torn down after {{self.count}}")
+"""
+
+CONTINUOUS = """
+    class API(ls.ContinuousAPI):
+        def setup(self, device):
+            self.count = 0
+
+        def admit(self, x, context):
+            return x
+
+        def step(self, sequences):
+            self.count += 1
+            return [ls.Last([x, self.count]) for x in sequences]
+
+        def teardown(self):
+            say(f"torn down after {self.count}")
+"""
+
+
+def model(hooks, way):
+    arguments = "max_batch_size=2" if hooks == "batch" else ""
+    return MODEL.format(arguments=arguments, hooks=HOOKS[hooks].replace("{def}", way))
+
+
+MODELS = {
+    "plain": model("plain", "def"),
+    "async": model("plain", "async def"),
+    "batch": model("batch", "def"),
+    "continuous": CONTINUOUS,
+}
+
+
+def hibernate(server):
+    """Lets a worker hibernate, until it has connected again."""
+    server.socks["data"].shutdown(1)
+    server.send("control", frames.encode(frames.HIBERNATE))
+    before = list(server.socks.values())
+    for role in ("data", "control"):
+        server.welcome(role)
+    for sock in before:
+        sock.close()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_goes_on_where_it_was(worker, name):
+    # With calls the fake server goes on listening.
+    server = worker(MODELS[name], hibernates=True, calls=True)
+    assert server.traits["hibernates"] is True
+    for round in (1, 2, 3):
+        server.request(round, "x")
+        ((status, answer),) = server.answers(1).values()
+        # What is batched continuously is a list of outputs.
+        assert (status, answer[0] if name == "continuous" else answer) == (200, ["x", round])
+        hibernate(server)
+        server.send("data", frames.encode_message(frames.SETUP, {"device": "cpu"}))
+        server.ready()
+        assert server.errors == ""
+    server.socks["data"].shutdown(1)
+    server.send("control", frames.encode(frames.BYE))
+    assert server.process.wait(15) == 0
+    assert server.errors == "torn down after 3\n"
+
+
+def test_a_worker_that_is_not_woken_tears_down(worker):
+    server = worker(MODELS["plain"], hibernates=True, calls=True)
+    hibernate(server)
+    server.hang_up()
+    assert server.process.wait(15) == 0
+    assert server.errors == "torn down after 0\n"
+
+
+def test_a_worker_whose_server_is_gone_when_it_connects_again_tears_down(worker):
+    server = worker(MODELS["plain"], hibernates=True, calls=True)
+    server.listener.close()
+    server.socks["data"].shutdown(1)
+    server.send("control", frames.encode(frames.HIBERNATE))
+    assert server.process.wait(15) == 0
+    assert server.errors == "torn down after 0\n"
+
+
+def test_without_it_no_worker_says_that_it_hibernates(worker):
+    assert "hibernates" not in worker(MODELS["plain"]).traits
