@@ -43,5 +43,5 @@ pub use registry::{Registry, TargetRef, Targets};
 pub use service::{CallService, DialectCalls, QueueCalls};
 pub use shadow::ShadowPlan;
 pub use status::{EndpointReport, Report};
-pub use target::{Backend, Lease, Target};
+pub use target::{Backend, ColdStart, Lease, Target};
 pub use trial::{Compared, CopyRequests, ReportSender, Side, Trial, TrialReport, Tried};

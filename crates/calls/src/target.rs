@@ -64,6 +64,13 @@ impl Lease {
     }
 }
 
+/// The wait of requests for a worker of an endpoint that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColdStart {
+    /// The time until one is ready; `None` if that is not known.
+    pub expected: Option<Duration>,
+}
+
 impl Target {
     /// Returns the target that a request with this root is for: this one, or that of a generation on trial.
     /// All calls for a request of a client choose the same.
@@ -128,6 +135,12 @@ impl Target {
             return ready.map_err(|_| self.starting())?;
         }
         self.info()
+    }
+
+    /// Returns the wait for a worker; `None` if one is ready, or the endpoint has no workers of its own.
+    pub async fn cold_start(&self) -> Option<ColdStart> {
+        let load = self.queue()?.load().await;
+        load.workers.is_empty().then_some(ColdStart { expected: load.expected })
     }
 
     fn starting(&self) -> ServeError {

@@ -95,6 +95,13 @@ impl Framing {
     }
 }
 
+/// Returns one event with these data.
+pub fn event_with(data: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(data.len() + 16);
+    event(&mut out, data);
+    out.freeze()
+}
+
 /// Writes one event. A line break in the item, of any of the three kinds of the standard, begins
 /// another `data:` line.
 fn event(out: &mut BytesMut, item: &[u8]) {

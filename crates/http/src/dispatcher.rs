@@ -15,6 +15,7 @@ use litplex_http_core::response::HttpResponse;
 
 use crate::app_host::{self, Admitted};
 use crate::builtin::{self, Pages};
+use crate::cold_start;
 use crate::peer::Peer;
 use crate::router::Router;
 use crate::routes::{Dispatch, Handler};
@@ -141,6 +142,14 @@ impl Dispatcher {
     }
 
     async fn serve_endpoint(&self, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
+        match cold_start::is_asked(&parts.headers) {
+            Ok(false) => {}
+            Ok(true) => {
+                let (memory, route, parts) = (self.memory.clone(), route.clone(), parts.clone());
+                return Box::pin(cold_start::respond(memory, route, parts, body)).await;
+            }
+            Err(error) => return route.error(&error),
+        }
         let response = predict(&self.memory, route, parts, body).await;
         let response = response.unwrap_or_else(|error| route.error(&error));
         with_accepted_codings(response, parts.headers.contains_key(CONTENT_ENCODING))

@@ -13,6 +13,7 @@ mod app;
 mod app_host;
 mod app_host_socket;
 mod builtin;
+mod cold_start;
 mod connection;
 mod context;
 mod dispatcher;

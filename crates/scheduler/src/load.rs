@@ -28,6 +28,8 @@ pub struct EndpointLoad {
     pub paused: Vec<Duration>,
     /// The mode of the endpoint.
     pub mode: Mode,
+    /// The time until a worker is ready; `None` if one is, or that is not known.
+    pub expected: Option<Duration>,
 }
 
 /// The load of a worker.

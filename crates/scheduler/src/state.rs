@@ -348,14 +348,19 @@ impl EndpointState {
         }
     }
 
+    /// Returns the time until a worker is ready; `None` if one is, or that is not known.
+    fn expected(&self, now: Instant) -> Option<Duration> {
+        match self.outlook {
+            Outlook::Coming { within: Some(within), .. } if self.workers.is_empty() => {
+                Some((self.outlook_since + within).saturating_duration_since(now))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the backlog for this job: shallower ones do not delay it.
     fn backlog(&self, job: &Job, now: Instant) -> Backlog {
-        let until_ready = match self.outlook {
-            Outlook::Coming { within: Some(within), .. } if self.workers.is_empty() => {
-                (self.outlook_since + within).saturating_duration_since(now)
-            }
-            _ => Duration::ZERO,
-        };
+        let until_ready = self.expected(now).unwrap_or_default();
         let rules = self.rules_now();
         let newest_first = self.newest_first() && self.standing.callers_leave();
         let waiting = self.queue.position(job);
@@ -558,6 +563,7 @@ impl EndpointState {
             busy: self.busy.totals(now),
             paused: self.paused.totals(now),
             mode: self.mode,
+            expected: self.expected(now),
         }
     }
 
