@@ -47,6 +47,9 @@ class Metric:
             change = self._take()
         return change and {"name": self.name, "help": self.help, "kind": self.kind, **change}
 
+    def renew(self) -> None:
+        """Makes a value that is no change the next change: its reader has lost it."""
+
     def _take(self) -> dict[str, Any] | None:
         raise NotImplementedError
 
@@ -85,6 +88,7 @@ class Gauge(Metric):
     def __init__(self, name: str, help: str) -> None:
         super().__init__(name, help)
         self._value: float | None = None
+        self._is_new = False
 
     def set(self, value: float) -> None:
         """Sets the value.
@@ -94,11 +98,15 @@ class Gauge(Metric):
         """
         value = _finite(self, value)
         with self._lock:
-            self._value = value
+            self._value, self._is_new = value, True
+
+    def renew(self) -> None:
+        with self._lock:
+            self._is_new = self._value is not None
 
     def _take(self) -> dict[str, Any] | None:
-        value, self._value = self._value, None
-        return None if value is None else {"value": value}
+        is_new, self._is_new = self._is_new, False
+        return {"value": self._value} if is_new else None
 
 
 class Histogram(Metric):
@@ -197,6 +205,11 @@ class Metrics:
         """Returns the changes since the last call."""
         # A copy, because hooks may add names at the same time.
         return [change for metric in list(self._known.values()) if (change := metric.take())]
+
+    def renew(self) -> None:
+        """Makes the values of gauges changes again: their reader has lost them."""
+        for metric in list(self._known.values()):
+            metric.renew()
 
     def _get(self, name: str, kind: type[_Kind], new: Callable[[], _Kind]) -> _Kind:
         found = self._known.get(name)

@@ -31,6 +31,7 @@ MODELS = """
 
         def setup(self, device):
             self.seen = self.counter("seen", "Calls of the model.")
+            self.gauge("megabytes", "The size of the model.").set(self.megabytes)
             self.data = [bytearray(os.urandom(1 << 20)) for _ in range(self.megabytes)]
 
         def predict(self, x):
@@ -118,6 +119,8 @@ def test_a_worker_that_sleeps_is_woken_with_its_state(serve, runtime, scale, lit
     wait_until(lambda: metric(server, "litplex_worker_wakes_total", "/counts") == 2)
     # What the model counts is still reported.
     wait_until(lambda: metric(server, "litplex_user_seen_total", "/counts"))
+    # And what it has told once.
+    wait_until(lambda: metric(server, "litplex_user_megabytes", "/counts") == MEGABYTES)
     scale("/counts", "0")
     asleep(server, first["pid"])
     assert server.stop() == 0
@@ -193,3 +196,24 @@ def test_a_model_is_validated_with_its_hibernation(serve, runtime, litplex):
     assert status == 0, err
     assert re.search(r"hibernate +\S+ +-[\d.]+ MB\nrequest that wakes it +\S+ +the same", out), out
     assert server.stop() == 0
+
+
+@needs_swap
+def test_a_worker_that_hibernates_outlives_a_refusal(serve, runtime, scale):
+    servers = [(path, "Counts()") for path in ("/a", "/b", "/c")]
+    server = serve(program(*servers, options='memory_budget="300MB"'), env=runtime)
+    first = server.post("/a", json=0).json()
+    scale("/a", "0")
+    asleep(server, first["pid"])
+    for path in ("/b", "/c"):
+        server.post(path, json=0)
+        # Those of a fixed number stay.
+        scale(path, "1")
+    refused = server.post("/a", json=0)
+    assert (refused.status_code, "does not fit into memory" in refused.text) == (503, True)
+    assert process_state(first["pid"]) == "T"
+    scale("/b", "cold")
+    again = wait_until(lambda: (it := server.post("/a", json=0)).status_code == 200 and it.json())
+    assert again == {**first, "count": 2}
+    assert metric(server, "litplex_worker_wakes_total", "/a") == 1
+    assert metric(server, "litplex_worker_loads_total", "/a") == 1

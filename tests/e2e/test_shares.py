@@ -38,7 +38,8 @@ MODELS = f"""
         if __name__ == "__main__":
             own = dict(cpu_affinity=CORE, accelerator="cpu", device_weight=1)
             ls.run_servers(
-                ls.LitServer(Slow(), path="/slow", **own),
+                # A lost request that is computed again would hold the core for as long once more.
+                ls.LitServer(Slow(), path="/slow", idempotent=False, **own),
                 ls.LitServer(Fast(), path="/fast", **own),
                 port=0, **options,
             )

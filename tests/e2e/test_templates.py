@@ -303,3 +303,22 @@ def test_an_endpoint_of_a_fixed_size_has_no_template_that_it_does_not_name(serve
     (tmp_path / "lib" / "heavy.py").unlink()
     server = serve(f"{MODEL}\n    serve({{'path': '/a', 'pythonpath': ['lib/site-packages']}})")
     assert server.workers() == [server.post("/a", json="which").json()[0]]
+
+
+def test_the_memory_of_a_template_is_in_the_budget(serve, heavy, runtime, litplex):
+    heavy("DATA = bytearray(b'x') * (60 << 20)", "large")
+    options = {"min_workers": 0, "max_workers": 1}
+    server = serve(f"{MODEL}\n    serve({preloading('heavy', 'large', **options)})", env=runtime)
+    server.post("/a", json="look")
+    assert litplex("scale", "/a", "0")[0] == 0
+
+    def bytes_of(name):
+        text = server.client.get("/metrics").text
+        return float(re.findall(rf'{name}{{place="host"}} (\S+)', text)[0])
+
+    wait_until(lambda: bytes_of("litplex_template_memory_bytes") > 60 << 20)
+    wait_until(lambda: bytes_of("litplex_memory_held_bytes") < 120 << 20)
+    assert bytes_of("litplex_memory_held_bytes") >= bytes_of("litplex_template_memory_bytes")
+    _, out, _ = litplex("ps")
+    assert re.search(r"memory [\d.]+ MB of .* \(templates [\d.]+ MB\)", out), out
+    assert re.search(r"/a .* asleep \(template\) ", out), out

@@ -1,6 +1,9 @@
 """A worker that hibernates: it connects again, and its model goes on where it was."""
 
+import os
+
 import pytest
+from conftest import wait_until
 from litplex._worker.wire import frames
 
 HOOKS = {
@@ -87,6 +90,8 @@ def test_a_model_goes_on_where_it_was(worker, name):
         server.send("data", frames.encode_message(frames.SETUP, {"device": "cpu"}))
         server.ready()
         assert server.errors == ""
+        # Those of the last link have ended: the main, the control and a helper thread are left.
+        wait_until(lambda: len(os.listdir(f"/proc/{server.process.pid}/task")) <= 3)
     server.socks["data"].shutdown(1)
     server.send("control", frames.encode(frames.BYE))
     assert server.process.wait(15) == 0

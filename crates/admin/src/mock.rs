@@ -212,7 +212,7 @@ impl Admin for MockAdmin {
     }
 
     fn memory(&self) -> BoxFuture<'_, MemoryPlan> {
-        let memory = MemoryStatus { held: 1, budget: 2, gpus: Vec::new() };
+        let memory = MemoryStatus { held: 1, templates: 0, budget: 2, gpus: Vec::new() };
         Box::pin(ready(MemoryPlan { memory, endpoints: Vec::new() }))
     }
 

@@ -91,8 +91,11 @@ pub struct EndpointStatus {
 /// The memory of all workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemoryStatus {
-    /// The bytes of the host that all workers together have: as measured, or as predicted while they load.
+    /// The bytes of the host that all workers and their templates have: as measured, or as predicted while they load.
     pub held: u64,
+    /// The bytes of it that templates have.
+    #[serde(default)]
+    pub templates: u64,
     /// The bytes that they may have (`memory_budget`).
     pub budget: u64,
     /// The GPUs that the program may use.

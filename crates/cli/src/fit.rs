@@ -40,7 +40,7 @@ pub(crate) fn run(fit: &Fit) -> anyhow::Result<()> {
 
 /// Describes the memory for people: the budget, what stays, and a row for each endpoint.
 fn table(plan: &MemoryPlan) -> String {
-    let MemoryPlan { memory: MemoryStatus { held, budget, gpus }, endpoints } = plan;
+    let MemoryPlan { memory: MemoryStatus { held, budget, gpus, .. }, endpoints } = plan;
     let of =
         |held: u64, budget: u64| format!("{} of {}", size_in_words(held), size_in_words(budget));
     let gpus =
@@ -115,7 +115,12 @@ mod tests {
         };
         let other =
             PlannedMemory { evicts: vec!["/chat".into()], ..planned("/ocr", NextLoad::Evicts) };
-        let memory = MemoryStatus { held: 8_000_000_000, budget: 12_000_000_000, gpus: Vec::new() };
+        let memory = MemoryStatus {
+            held: 8_000_000_000,
+            templates: 0,
+            budget: 12_000_000_000,
+            gpus: Vec::new(),
+        };
         let wanted = "\
 memory: 8.0 GB of 12.0 GB; one worker of each needs 6.0 GB, those that stay 3.1 GB
 

@@ -83,7 +83,10 @@ fn held(memory: &MemoryStatus) -> String {
     let of = |held, budget| format!("{} of {}", size_in_words(held), size_in_words(budget));
     let gpus = memory.gpus.iter().filter(|gpu| gpu.held > 0);
     let gpus = gpus.map(|gpu| format!(" + {} of GPU {}", of(gpu.held, gpu.budget), gpu.index));
-    format!("  memory {}{}", of(memory.held, memory.budget), String::from_iter(gpus))
+    let templates = Some(memory.templates).filter(|bytes| *bytes > 0);
+    let templates = templates.map(|bytes| format!(" (templates {})", size_in_words(bytes)));
+    let templates = templates.unwrap_or_default();
+    format!("  memory {}{templates}{}", of(memory.held, memory.budget), String::from_iter(gpus))
 }
 
 fn rows_of_endpoint(endpoint: &EndpointStatus) -> Vec<Row> {

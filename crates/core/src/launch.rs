@@ -28,7 +28,14 @@ pub trait Launch: Send + Sync {
         false
     }
 
-    /// Ends what [`Launched::release`] has kept, by force after `grace`. There are no launches after it.
+    /// Returns whether the next launch of this slot wakes a worker that hibernates.
+    fn wakes(&self, slot: usize) -> bool {
+        let _ = slot;
+        false
+    }
+
+    /// Begins to end what [`Launched::release`] has kept and keeps later, by force after `grace`, and resolves when it
+    /// is gone. There are no launches after it. May be called again, to wait.
     fn close(&self, grace: Duration) -> BoxFuture<'static, ()> {
         let _ = grace;
         Box::pin(async {})
@@ -43,6 +50,10 @@ pub trait Launched: Send {
     /// Returns the monitor of the worker; `None` if its launch cannot measure it.
     fn monitor(&self) -> Option<Arc<dyn Monitor>> {
         None
+    }
+    /// Returns whether it has hibernated and was woken, and not loaded.
+    fn is_woken(&self) -> bool {
+        false
     }
     /// Returns the time that its start took; `None` if that is the time since its launch.
     fn start_time(&self) -> Option<Duration> {
@@ -93,6 +104,10 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     fn footprint(&self) -> Option<u64> {
         None
     }
+    /// Measures what hibernation moves. Blocks for milliseconds by gigabyte. `None` if it cannot be measured.
+    fn pageable(&self) -> Option<Pageable> {
+        None
+    }
     /// Measures the usage of the worker. Blocks for milliseconds: call it on a blocking thread.
     ///
     /// `gpu_memory` is given if the worker is on a GPU of this machine. A launch whose workers run
@@ -108,6 +123,18 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     /// # Errors
     /// The worker is gone, or the system refuses.
     fn stack(&self) -> io::Result<String>;
+}
+
+/// The memory of a worker and the processes that it started, as hibernation sees it, in bytes. Pages that processes
+/// share count in part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pageable {
+    /// The memory on the host.
+    pub resident: u64,
+    /// The part of it that only swap can take: the rest is in files.
+    pub anonymous: u64,
+    /// The memory that is in swap.
+    pub swapped: u64,
 }
 
 /// Returns the bytes that these processes have together on the GPUs of this machine; `None` if the

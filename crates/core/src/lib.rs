@@ -49,7 +49,7 @@ pub use identity::{FindError, Identity};
 pub use job::{Job, trace_dispatch};
 pub use launch::{
     BoxFuture, Cause, GpuMemory, Hibernated, Launch, LaunchError, Launched, Loading, Monitor,
-    NoRoom, Usage, WorkerExit,
+    NoRoom, Pageable, Usage, WorkerExit,
 };
 pub use loopback::is_loopback;
 pub use mode::Mode;

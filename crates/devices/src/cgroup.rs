@@ -57,15 +57,22 @@ impl Cgroup {
             .ok_or(io::ErrorKind::AlreadyExists)?;
         fs::create_dir(&path)?;
         let made = Self { path, limit };
+        made.allow_swap(false)?;
         fs::write(made.path.join("memory.max"), limit.to_string())?;
         // One process above the limit ends all of them: a worker needs its children.
         fs::write(made.path.join("memory.oom.group"), "1")?;
-        // Without this it would grow into swap; a kernel without swap has no such file.
-        let swap = made.path.join("memory.swap.max");
-        if swap.exists() {
-            fs::write(swap, "0")?;
-        }
         Ok(Some(made))
+    }
+
+    /// Sets whether its processes may move memory to swap. By default they may not: above the limit they would grow
+    /// into swap. What is there already stays.
+    pub fn allow_swap(&self, is_allowed: bool) -> io::Result<()> {
+        let swap = self.path.join("memory.swap.max");
+        // A kernel without swap has no such file.
+        if swap.exists() {
+            fs::write(swap, if is_allowed { "max" } else { "0" })?;
+        }
+        Ok(())
     }
 
     /// Moves a process into the cgroup, and with it the processes that it will start.

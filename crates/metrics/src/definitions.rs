@@ -187,6 +187,8 @@ metrics! {
         "Requests that came while a worker was in memory (`resident`) or none was (`absent`), of endpoints whose number of workers follows the load.";
     MEMORY_HELD: GAUGE, "litplex_memory_held_bytes", ["place"],
         "Memory of all workers in this place: as measured, or as predicted while they load.";
+    TEMPLATE_MEMORY: GAUGE, "litplex_template_memory_bytes", ["place"],
+        "The part of `litplex_memory_held_bytes` that templates have, from which workers are forked.";
     MEMORY_BUDGET: GAUGE, "litplex_memory_budget_bytes", ["place"],
         "Memory that all workers together may have in this place (`memory_budget`, `gpu_memory_budget`).";
     GPU_USED: GAUGE, "litplex_gpu_memory_used_bytes", ["gpu" "uuid"],

@@ -68,6 +68,8 @@ pub struct ObservedPlace {
     pub place: String,
     /// The bytes that they have.
     pub held: u64,
+    /// The bytes of it that templates have.
+    pub templates: u64,
     /// The bytes that they may have.
     pub budget: u64,
 }
@@ -205,6 +207,7 @@ pub(crate) fn families(
             vec![("resident".into(), hits as f64), ("absent".into(), misses as f64)]
         }),
         each_place(&d::MEMORY_HELD, |seen| seen.held),
+        each_place(&d::TEMPLATE_MEMORY, |seen| seen.templates),
         each_place(&d::MEMORY_BUDGET, |seen| seen.budget),
         each_gpu(&d::GPU_USED, |seen| Some(seen.used as f64)),
         each_gpu(&d::GPU_TOTAL, |seen| Some(seen.total as f64)),

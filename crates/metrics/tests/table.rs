@@ -59,7 +59,7 @@ fn the_rendered_metrics_are_those_of_the_table() {
         ..Observed::default()
     };
     let gpu = ObservedGpu { utilization: Some(0.5), ..ObservedGpu::default() };
-    let place = ObservedPlace { place: "host".into(), held: 1, budget: 2 };
+    let place = ObservedPlace { place: "host".into(), held: 1, templates: 1, budget: 2 };
     let text = metrics.render(&[observed], &[gpu], &[place], UserFamilies::default());
     let found: BTreeSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -16,12 +16,16 @@ impl Residency {
     /// those that finish what they have.
     pub(crate) fn candidates(
         &self,
-        newcomer: EndpointId,
+        newcomer: WorkerId,
         is_urgent: bool,
         now: Instant,
     ) -> Vec<Candidate> {
         let mut candidates = if is_urgent { self.drainable(now) } else { self.idle(now) };
-        candidates.retain(|it| it.worker.endpoint != newcomer);
+        let is_other = |it: &Candidate| {
+            it.worker.endpoint != newcomer.endpoint
+                || it.worker != newcomer && self.hibernates(it.worker)
+        };
+        candidates.retain(is_other);
         candidates
     }
 
@@ -88,7 +92,8 @@ impl Residency {
             let is_caller = ask.chain.contains(&id.endpoint);
             let is_own = id.endpoint == ask.worker.endpoint;
             let stays = worker.is_resident() && (is_own || self.is_floor(*id));
-            (stays || is_caller && worker.phase != Phase::Gone) && *id != ask.worker
+            let is_held = is_caller && worker.phase != Phase::Gone && !worker.hibernates();
+            (stays || is_held) && *id != ask.worker
         })
     }
 

@@ -124,7 +124,7 @@ impl Residency {
             return Verdict::WaitUntilItPays(None);
         }
         let is_urgent = waiting.is_paid || waiting.is_urgent(now);
-        let victims = self.victims(waiting.ask.worker.endpoint, short, is_urgent, now);
+        let victims = self.victims(waiting.ask.worker, short, is_urgent, now);
         let Some(victims) = victims else { return Verdict::WaitForWorkers };
         let worth = self.worth_together(&victims, now);
         let price = price(worth, self.worth_of_newcomer(waiting.ask.worker.endpoint, now));
@@ -142,7 +142,7 @@ impl Residency {
     /// is not urgent waits while these load, are busy, or have not served yet.
     pub(crate) fn victims(
         &self,
-        newcomer: EndpointId,
+        newcomer: WorkerId,
         short: &Memory,
         is_urgent: bool,
         now: Instant,
@@ -151,7 +151,7 @@ impl Residency {
         let core = self.core(now);
         let is_other = |it: &&Candidate| !core.contains(&it.worker);
         let others: Vec<_> = candidates.iter().filter(is_other).cloned().collect();
-        let waits = || !is_urgent && short.fits_in(&self.memory_in_turn(newcomer, &core));
+        let waits = || !is_urgent && short.fits_in(&self.memory_in_turn(newcomer.endpoint, &core));
         let victims = cheapest(&others, short);
         victims.or_else(|| if waits() { None } else { cheapest(&candidates, short) })
     }

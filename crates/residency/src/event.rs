@@ -61,6 +61,8 @@ pub enum Event {
     Started(WorkerId, Memory),
     /// A worker was measured again.
     Measured(WorkerId, Memory),
+    /// A worker that was granted is loaded: if it was to wake, it cannot.
+    Loads(WorkerId),
     /// A worker hibernates: its process is stopped and has still so much memory. The next grant of its slot wakes it.
     Hibernated(WorkerId, Memory),
     /// A worker that was granted did not become ready, and its process is gone.

@@ -49,7 +49,7 @@ impl Residency {
         if short.is_zero() {
             return Some(Plan::Fits);
         }
-        Some(match self.victims(id, &short, true, now) {
+        Some(match self.victims(worker, &short, true, now) {
             None => Plan::Waits,
             Some(victims) => {
                 let mut ids: Vec<_> = victims.iter().map(|it| it.worker.endpoint).collect();

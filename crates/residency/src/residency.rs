@@ -72,6 +72,7 @@ impl Residency {
             Event::Withdraw(worker) => self.waiting.retain(|it| it.ask.worker != worker),
             Event::Started(worker, memory) => self.started(worker, memory, now),
             Event::Measured(worker, memory) => self.measured(worker, memory),
+            Event::Loads(worker) => self.loads(worker, now),
             Event::Hibernated(worker, memory) => self.hibernate(worker, memory, now),
             Event::Failed(worker) | Event::Gone(worker) => self.gone(worker, now),
             Event::MemoryBack(worker) => self.memory_back(worker),
@@ -108,6 +109,11 @@ impl Residency {
     /// Returns whether a worker has memory to load and serve, from its grant until it leaves or hibernates.
     pub fn has_memory(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_some_and(|it| !it.is_leaving() && !it.hibernates())
+    }
+
+    /// Returns whether a worker hibernates.
+    pub fn hibernates(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(Worker::hibernates)
     }
 
     /// Returns whether a worker hibernates, or is to end because others need the memory that it still has.
@@ -201,6 +207,14 @@ impl Residency {
         // A worker that loads has only begun to take what it is predicted to need.
         let is_loading = matches!(worker.phase, Phase::Loading { .. });
         worker.memory = if is_loading { worker.memory.max(&memory) } else { memory };
+    }
+
+    fn loads(&mut self, id: WorkerId, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if let Phase::Loading { wakes: wakes @ true, .. } = &mut worker.phase {
+            *wakes = false;
+            worker.since = now;
+        }
     }
 
     fn hibernate(&mut self, id: WorkerId, memory: Memory, now: Instant) {

@@ -73,7 +73,7 @@ impl WorkerEnvironment {
         patches: bool,
     ) -> Result<Self, Error> {
         let cache = locate_cache(config)?;
-        let registry = Registry::new(Targets::default());
+        let (registry, templates) = (Registry::new(Targets::default()), Templates::default());
         Ok(Self {
             sdk: python_sdk(config, cache.as_ref()),
             cache,
@@ -83,10 +83,10 @@ impl WorkerEnvironment {
             log,
             secrets: secrets::hidden_from_models(config),
             patches,
-            templates: Templates::default(),
+            templates: templates.clone(),
             calls: CallService::new(registry.clone(), Dialects, telemetry.metrics.calls()),
             registry,
-            residency: ResidencyHandle::spawn(config),
+            residency: ResidencyHandle::spawn(config, templates),
             shares: (DeviceShares::spawn(), config.device_concurrency),
         })
     }

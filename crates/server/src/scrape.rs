@@ -105,10 +105,12 @@ fn residency(controls: &EndpointControls) -> ObservedResidency {
 }
 
 fn places(memory: &MemoryStatus) -> Vec<ObservedPlace> {
-    let host = ObservedPlace { place: "host".into(), held: memory.held, budget: memory.budget };
+    let MemoryStatus { held, templates, budget, .. } = *memory;
+    let host = ObservedPlace { place: "host".into(), held, templates, budget };
     let gpus = memory.gpus.iter().map(|gpu| ObservedPlace {
         place: format!("gpu{}", gpu.index),
         held: gpu.held,
+        templates: 0,
         budget: gpu.budget,
     });
     [host].into_iter().chain(gpus).collect()

@@ -24,7 +24,16 @@ pub(crate) struct SupervisorTask {
     /// The running task of each slot: at most one per slot.
     pending: JoinSet<SlotOutcome>,
     record: Record,
+    times: StartTimes,
     publish: Publish,
+}
+
+/// The times from a launch until its worker is ready: means in which the last start weighs half.
+#[derive(Default)]
+struct StartTimes {
+    load: Option<Duration>,
+    /// The time of workers that hibernated.
+    wake: Option<Duration>,
 }
 
 /// The watches on which the task publishes.
@@ -74,6 +83,8 @@ enum SlotPhase {
     Starting {
         task: AbortHandle,
         since: Instant,
+        /// Whether it is expected to wake a worker that hibernates.
+        wakes: bool,
         after: Option<WorkerExit>,
         monitor: SlotMonitor,
     },
@@ -108,7 +119,9 @@ impl SupervisorTask {
         publish: Publish,
     ) -> Self {
         let (slots, pending, record) = (Vec::new(), JoinSet::new(), Record::default());
-        let mut task = Self { launch, settings, seed, target, slots, pending, record, publish };
+        let times = StartTimes::default();
+        let mut task =
+            Self { launch, settings, seed, target, slots, pending, record, times, publish };
         task.reconcile(Instant::now());
         task.publish();
         task
@@ -121,6 +134,13 @@ impl SupervisorTask {
         }
         if self.slots.is_empty() {
             self.launch.close(self.grace()).await;
+        }
+    }
+
+    /// Begins to end what hibernates, once all workers are to stop.
+    fn close_if_stopping(&self) {
+        if self.target.borrow().stop.is_some() {
+            drop(self.launch.close(self.grace()));
         }
     }
 
@@ -142,7 +162,8 @@ impl SupervisorTask {
         match event {
             Event::Ended(Ok((task, outcome))) => self.advance(task, outcome, now),
             Event::Ended(Err(error)) => self.on_panic(&error, now),
-            Event::TargetChanged | Event::Due => {}
+            Event::TargetChanged => self.close_if_stopping(),
+            Event::Due => {}
         }
         self.reconcile(now);
     }
@@ -200,8 +221,9 @@ impl SupervisorTask {
         start_time: Duration,
         now: Instant,
     ) {
-        let mean = self.record.start_time.map_or(start_time, |mean| (mean + start_time) / 2);
-        self.record.start_time = Some(mean);
+        let StartTimes { load, wake } = &mut self.times;
+        let mean = if worker.is_woken() { wake } else { load };
+        *mean = Some(mean.map_or(start_time, |mean| (mean + start_time) / 2));
         let monitor = watch::channel(worker.monitor()).1;
         let (stop, stopped) = oneshot::channel();
         let task = self.pending.spawn(serve(worker, stopped, self.target.clone()));
@@ -215,7 +237,7 @@ impl SupervisorTask {
     }
 
     fn launch_failed(&mut self, index: usize, error: LaunchError, now: Instant) {
-        let never_ready = self.record.start_time.is_none();
+        let never_ready = self.times.load.is_none();
         let is_hopeless = error.no_room.is_none_or(|no_room| no_room.is_in_vain);
         if self.settings.give_up && never_ready && is_hopeless {
             self.slots[index].phase = SlotPhase::Failed(error);
@@ -282,6 +304,7 @@ impl SupervisorTask {
     fn launch(&mut self, index: usize, before: SlotPhase, now: Instant) -> SlotPhase {
         let (loading, monitor) = watch::channel(None);
         let loading = Box::new(move |monitor| drop(loading.send_replace(Some(monitor))));
+        let wakes = self.launch.wakes(index);
         let launched = self.launch.launch(index, loading);
         let task = self.pending.spawn(async {
             launched.await.map_or_else(SlotOutcome::Failed, SlotOutcome::Launched)
@@ -297,14 +320,24 @@ impl SupervisorTask {
             }
             _ => None,
         };
-        SlotPhase::Starting { task, since: now, after, monitor }
+        SlotPhase::Starting { task, since: now, wakes, after, monitor }
     }
 
     fn grace(&self) -> Duration {
         self.target.borrow().stop.unwrap_or(self.settings.grace)
     }
 
-    fn publish(&self) {
+    /// Returns the time that the next start of the endpoint takes, or the one that is under way.
+    fn next_start_time(&self) -> Option<Duration> {
+        let wakes = match self.slots.first().map(|slot| &slot.phase) {
+            Some(SlotPhase::Starting { wakes, .. }) => *wakes,
+            _ => self.launch.wakes(0),
+        };
+        if wakes { self.times.wake } else { self.times.load }
+    }
+
+    fn publish(&mut self) {
+        self.record.start_time = self.next_start_time();
         // The record comes first: readers of the states read it too.
         self.publish.record.send_if_modified(|published| update(published, &self.record));
         self.publish.monitors.send_replace(self.slots.iter().map(Slot::monitor).collect());

@@ -132,6 +132,9 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
             registry, provider = _new_registry(order, setup)
             hooks, health = _hooks_of(api, setup), _health_of(api)
             serving = Serving(woken, setup, api, hooks, health, registry, provider, sources)
+            # The server has forgotten the values of the worker that it had.
+            if api._litplex_metrics is not None:
+                api._litplex_metrics.renew()
             serving.begin(_ready(hooks, setup, sources.loaded(), None))
     finally:
         current.shared = None

@@ -74,6 +74,10 @@ class Serving:
                 self._health.end()
         if not self._follower.hibernates:
             return False
+        # A hook of it may run on the event loop, which the next loop needs.
+        if self._health is not None:
+            self._health.wait()
+        self._loop.end()
         finish_background_tasks()
         self._send_metrics()
         self._link.close()
@@ -103,11 +107,11 @@ def hibernate(order: dict[str, Any]) -> Link | None:
     from litplex._worker import _swap
 
     request_marks.set_current_requests(())
-    _swap.page_out()
+    resident = _swap.page_out()
     link = Link(order)
     if link.wait_for_setup() is None:
         return None
-    _swap.page_in()
+    _swap.page_in(resident)
     return link
 
 

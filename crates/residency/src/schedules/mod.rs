@@ -184,6 +184,10 @@ impl Schedule {
                 self.tell(Event::Failed(worker));
             }
             Phase::Loading => {
+                if self.random.bool() {
+                    // One that was to wake was loaded.
+                    self.tell(Event::Loads(worker));
+                }
                 let measured = self.measured(memory);
                 self.workers.insert(worker, (Phase::Resident, measured.clone()));
                 self.tell(Event::Started(worker, measured));

@@ -1,13 +1,13 @@
 //! The workers of a generation that hibernate, each kept until its slot wakes it or it ends.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use litplex_core::{Hibernated, Monitor, size_in_words};
+use litplex_core::{Hibernated, LaunchError, Launched, Monitor, Pageable, size_in_words};
 use litplex_devices::free_swap;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::Instrument;
 
 /// The part of its memory that a worker may keep: with more of it there was no room in swap, and it is ended.
@@ -15,6 +15,9 @@ const MOST_KEPT: f64 = 0.5;
 
 /// The part of the free swap that stays free: other programs need some, too.
 const RESERVE: f64 = 0.1;
+
+/// The time in which a worker ends that was woken in vain.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A function that runs when a worker that hibernates is gone, unless the worker is woken.
 pub(super) struct OnEnd(Option<Box<dyn FnOnce() + Send>>);
@@ -39,52 +42,73 @@ impl Drop for OnEnd {
 
 /// The workers of a generation that hibernate, by slot. Those that are left are killed when this is dropped.
 #[derive(Default)]
-pub(crate) struct HibernatedWorkers(Mutex<BTreeMap<usize, oneshot::Sender<Order>>>);
+pub(crate) struct HibernatedWorkers(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    slots: BTreeMap<usize, oneshot::Sender<Order>>,
+    /// The tasks that keep, wake or end a worker.
+    tasks: JoinSet<()>,
+    /// The time that a worker has to end that comes from now on; `None` while workers may be kept.
+    closed: Option<Duration>,
+}
 
 /// An order to the task that keeps a worker.
 enum Order {
-    Wake(oneshot::Sender<Box<dyn Hibernated>>),
-    End(Duration, oneshot::Sender<()>),
+    Wake(oneshot::Sender<Result<Box<dyn Launched>, LaunchError>>),
+    End(Duration),
 }
 
 impl HibernatedWorkers {
     /// Keeps the worker of a slot.
     pub(super) fn keep(&self, slot: usize, worker: Box<dyn Hibernated>, on_end: OnEnd) {
+        let mut state = self.state();
         let (orders, order) = oneshot::channel();
-        let kept = kept(slot, worker, on_end, order);
-        tokio::spawn(kept.in_current_span());
-        self.slots().insert(slot, orders);
+        if let Some(grace) = state.closed {
+            let _ = orders.send(Order::End(grace));
+        } else {
+            state.slots.insert(slot, orders);
+        }
+        // Of those that have ended nothing is left to know.
+        while state.tasks.try_join_next().is_some() {}
+        state.tasks.spawn(kept(slot, worker, on_end, order).in_current_span());
     }
 
-    /// Returns the worker of a slot, which the caller wakes; `None` if there is none.
-    pub(super) async fn take(&self, slot: usize) -> Option<Box<dyn Hibernated>> {
-        let orders = self.slots().remove(&slot)?;
-        let (reply, worker) = oneshot::channel();
+    /// Returns whether the worker of a slot hibernates.
+    pub(super) fn has(&self, slot: usize) -> bool {
+        self.state().slots.get(&slot).is_some_and(|orders| !orders.is_closed())
+    }
+
+    /// Wakes the worker of a slot; `None` if there is none. A caller that leaves meanwhile has it ended.
+    pub(super) async fn wake(&self, slot: usize) -> Option<Result<Box<dyn Launched>, LaunchError>> {
+        let orders = self.state().slots.remove(&slot)?;
+        let (reply, woken) = oneshot::channel();
         orders.send(Order::Wake(reply)).ok()?;
-        worker.await.ok()
+        woken.await.ok()
     }
 
-    /// Ends the worker of a slot, by force after `grace`.
+    /// Begins to end the worker of a slot, by force after `grace`.
     pub(super) fn end(&self, slot: usize, grace: Duration) {
-        if let Some(orders) = self.slots().remove(&slot) {
-            let _ = orders.send(Order::End(grace, oneshot::channel().0));
+        if let Some(orders) = self.state().slots.remove(&slot) {
+            let _ = orders.send(Order::End(grace));
         }
     }
 
-    /// Ends all, and resolves when they are gone.
-    pub(super) async fn close(self: Arc<Self>, grace: Duration) {
-        let all = std::mem::take(&mut *self.slots());
-        let ended = all.into_values().filter_map(|orders| {
-            let (done, ended) = oneshot::channel();
-            orders.send(Order::End(grace, done)).ok().map(|()| ended)
-        });
-        for ended in Vec::from_iter(ended) {
-            // One that has died meanwhile is gone, too.
-            let _ = ended.await;
+    /// Begins to end all, also those that come later, and resolves when they are gone.
+    pub(super) fn close(self: Arc<Self>, grace: Duration) -> impl Future<Output = ()> {
+        let mut state = self.state();
+        state.closed.get_or_insert(grace);
+        for orders in std::mem::take(&mut state.slots).into_values() {
+            let _ = orders.send(Order::End(grace));
+        }
+        drop(state);
+        async move {
+            let mut tasks = std::mem::take(&mut self.state().tasks);
+            while tasks.join_next().await.is_some() {}
         }
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, oneshot::Sender<Order>>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -101,35 +125,149 @@ async fn kept(
         order = order => match order {
             Ok(Order::Wake(reply)) => {
                 on_end.cancel();
-                // If the launch was given up meanwhile, the worker is killed.
-                let _ = reply.send(worker);
+                if let Err(Ok(worker)) = reply.send(worker.wake().await) {
+                    worker.stop(GRACE).await;
+                }
             }
-            Ok(Order::End(grace, done)) => {
-                worker.end(grace).await;
-                drop(on_end);
-                let _ = done.send(());
-            }
+            Ok(Order::End(grace)) => worker.end(grace).await,
             // The generation was dropped.
             Err(_) => {}
         },
     }
 }
 
-/// Returns the bytes that a worker has, if it can hibernate as things are: swap has room for it.
-pub(super) async fn swappable(monitor: Option<Arc<dyn Monitor>>) -> Option<u64> {
-    let monitor = monitor?;
-    let figures = spawn_blocking(move || (monitor.footprint(), free_swap())).await;
-    let (Some(bytes), free) = figures.ok()? else { return None };
-    let free = free.unwrap_or(0);
-    let has_room = bytes as f64 <= free as f64 * (1.0 - RESERVE);
+/// Returns what a worker has, if it can hibernate as things are: swap has room for it.
+pub(super) async fn swappable(monitor: &Arc<dyn Monitor>) -> Option<Pageable> {
+    let figures = pageable(monitor).await.zip(free_swap());
+    let (memory, free) = figures?;
+    let has_room = memory.anonymous as f64 <= free as f64 * (1.0 - RESERVE);
     if !has_room {
-        let (bytes, free) = (size_in_words(bytes), size_in_words(free));
+        let (bytes, free) = (size_in_words(memory.anonymous), size_in_words(free));
         tracing::info!("ends and does not hibernate: it has {bytes}, and {free} of swap are free");
     }
-    has_room.then_some(bytes)
+    has_room.then_some(memory)
 }
 
-/// Returns whether the memory of a worker went to swap, given the bytes before and after.
-pub(super) fn is_in_swap(before: u64, after: u64) -> bool {
-    after as f64 <= before as f64 * MOST_KEPT
+/// Measures what hibernation moves of a worker.
+pub(super) async fn pageable(monitor: &Arc<dyn Monitor>) -> Option<Pageable> {
+    let monitor = monitor.clone();
+    spawn_blocking(move || monitor.pageable()).await.ok().flatten()
+}
+
+/// Returns whether the memory of a worker went to swap.
+pub(super) fn has_left(before: Pageable, after: Pageable) -> bool {
+    after.resident as f64 <= (before.resident + before.swapped) as f64 * MOST_KEPT
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use litplex_core::{BoxFuture, WorkerExit};
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// The time that the mock worker takes to wake, and to end.
+    const TIME: Duration = Duration::from_secs(3);
+
+    #[derive(Clone, Default)]
+    struct Ends {
+        hibernated: Arc<AtomicUsize>,
+        stopped: Arc<AtomicUsize>,
+        reported: Arc<AtomicUsize>,
+    }
+
+    impl Ends {
+        fn counts(&self) -> [usize; 3] {
+            [&self.hibernated, &self.stopped, &self.reported].map(|it| it.load(Ordering::Relaxed))
+        }
+    }
+
+    struct MockWorker(Ends);
+
+    impl Hibernated for MockWorker {
+        fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
+            Box::pin(pending())
+        }
+
+        fn wake(self: Box<Self>) -> BoxFuture<'static, Result<Box<dyn Launched>, LaunchError>> {
+            Box::pin(async move {
+                sleep(TIME).await;
+                Ok(self as _)
+            })
+        }
+
+        fn end(self: Box<Self>, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                sleep(TIME).await;
+                self.0.hibernated.fetch_add(1, Ordering::Relaxed);
+            })
+        }
+    }
+
+    impl Launched for MockWorker {
+        fn gone(&mut self) -> BoxFuture<'_, WorkerExit> {
+            Box::pin(pending())
+        }
+
+        fn stop(self: Box<Self>, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                self.0.stopped.fetch_add(1, Ordering::Relaxed);
+            })
+        }
+    }
+
+    fn keep(workers: &HibernatedWorkers, slot: usize, ends: &Ends) {
+        let reported = ends.reported.clone();
+        let on_end = OnEnd::new(move || _ = reported.fetch_add(1, Ordering::Relaxed));
+        workers.keep(slot, Box::new(MockWorker(ends.clone())), on_end);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_woken_once_and_one_that_is_woken_in_vain_is_stopped() {
+        let (workers, ends) = (HibernatedWorkers::default(), Ends::default());
+        keep(&workers, 0, &ends);
+        keep(&workers, 1, &ends);
+        assert!(workers.has(0) && workers.has(1));
+        assert!(workers.wake(0).await.unwrap().is_ok());
+        assert!(!workers.has(0));
+        assert!(workers.wake(0).await.is_none());
+        let given_up = tokio::time::timeout(TIME / 2, workers.wake(1)).await;
+        assert!(given_up.is_err());
+        sleep(TIME).await;
+        assert_eq!(ends.counts(), [0, 1, 0], "the launches report their ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_ends_all_at_once_and_those_that_come_later() {
+        let (workers, ends) = (Arc::new(HibernatedWorkers::default()), Ends::default());
+        let begin = Instant::now();
+        keep(&workers, 0, &ends);
+        workers.end(0, TIME);
+        keep(&workers, 1, &ends);
+        drop(workers.clone().close(TIME));
+        keep(&workers, 2, &ends);
+        assert!(!workers.has(2));
+        workers.close(TIME).await;
+        assert_eq!((ends.counts(), begin.elapsed()), ([3, 0, 3], TIME));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_generation_reports_those_that_it_kills() {
+        let (workers, ends) = (HibernatedWorkers::default(), Ends::default());
+        keep(&workers, 0, &ends);
+        drop(workers);
+        sleep(TIME).await;
+        assert_eq!(ends.counts(), [0, 0, 1]);
+    }
+
+    #[test]
+    fn what_was_in_swap_before_counts_as_moved() {
+        let before = Pageable { resident: 8, anonymous: 8, swapped: 1000 };
+        assert!(has_left(before, Pageable { resident: 5, anonymous: 5, swapped: 1003 }));
+        let before = Pageable { resident: 1000, anonymous: 900, swapped: 0 };
+        assert!(!has_left(before, Pageable { resident: 900, anonymous: 800, swapped: 100 }));
+    }
 }

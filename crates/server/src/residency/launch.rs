@@ -11,11 +11,10 @@ use litplex_residency::{Memory, Refusal, RefusalReason};
 use litplex_scheduler::Endpoint;
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
-use super::hibernation::{HibernatedWorkers, is_in_swap, swappable};
+use super::hibernation::{HibernatedWorkers, has_left, pageable, swappable};
 use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
@@ -70,16 +69,30 @@ impl Launch for BudgetedLaunch {
                 seen.loading(monitor.clone());
                 loading(monitor);
             });
-            let worker = match woken(&hibernated, slot).await {
-                Some(worker) => worker,
-                None => inner.launch(slot, loading).await?,
+            let (worker, is_woken) = match woken(&hibernated, slot).await {
+                Some(worker) => (worker, true),
+                None => {
+                    claim.loads();
+                    (inner.launch(slot, loading).await?, false)
+                }
             };
             claim.ready(worker.monitor());
             let start_time = worker.start_time().unwrap_or_else(|| since.elapsed());
-            Ok(Box::new(BudgetedWorker { worker, claim, slot, start_time, demand, hibernated })
-                as _)
+            Ok(Box::new(BudgetedWorker {
+                worker,
+                claim,
+                slot,
+                is_woken,
+                start_time,
+                demand,
+                hibernated,
+            }) as _)
         };
         Box::pin(launch.instrument(span))
+    }
+
+    fn wakes(&self, slot: usize) -> bool {
+        self.hibernated.has(slot)
     }
 
     fn close(&self, grace: Duration) -> BoxFuture<'static, ()> {
@@ -89,9 +102,8 @@ impl Launch for BudgetedLaunch {
 
 /// Wakes the worker of a slot. `None` if none hibernates, or it cannot be woken: the model is then loaded.
 async fn woken(hibernated: &HibernatedWorkers, slot: usize) -> Option<Box<dyn Launched>> {
-    let worker = hibernated.take(slot).await?;
     let begin = Instant::now();
-    match worker.wake().await {
+    match hibernated.wake(slot).await? {
         Ok(worker) => {
             tracing::info!(slot, "woken in {:.2} s", begin.elapsed().as_secs_f64());
             Some(worker)
@@ -193,6 +205,7 @@ struct BudgetedWorker {
     worker: Box<dyn Launched>,
     claim: Arc<Claim>,
     slot: usize,
+    is_woken: bool,
     start_time: Duration,
     demand: MemoryDemand,
     hibernated: Arc<HibernatedWorkers>,
@@ -201,6 +214,10 @@ struct BudgetedWorker {
 impl Launched for BudgetedWorker {
     fn monitor(&self) -> Option<Arc<dyn Monitor>> {
         self.worker.monitor()
+    }
+
+    fn is_woken(&self) -> bool {
+        self.is_woken
     }
 
     fn start_time(&self) -> Option<Duration> {
@@ -232,24 +249,21 @@ impl Launched for BudgetedWorker {
 impl BudgetedWorker {
     async fn hibernate_or_stop(self, grace: Duration) {
         let Self { worker, claim, slot, hibernated, demand, .. } = self;
-        let monitor = worker.monitor();
-        let may_hibernate = demand.may_hibernate();
-        let before = if may_hibernate { swappable(monitor.clone()).await } else { None };
-        let (Some(monitor), Some(before)) = (monitor, before) else {
-            return worker.stop(grace).await;
-        };
+        let monitor = worker.monitor().filter(|_| demand.may_hibernate());
+        let Some(monitor) = monitor else { return worker.stop(grace).await };
+        let Some(before) = swappable(&monitor).await else { return worker.stop(grace).await };
         let begin = Instant::now();
         let Some(worker) = worker.hibernate(grace).await else { return };
-        let after = spawn_blocking(move || monitor.footprint()).await.ok().flatten();
-        match after.filter(|after| is_in_swap(before, *after)) {
+        match pageable(&monitor).await.filter(|after| has_left(before, *after)) {
             Some(after) => {
                 let seconds = begin.elapsed().as_secs_f64();
-                let (all, rest) = (size_in_words(before), size_in_words(after));
+                let (all, rest) = (size_in_words(before.resident), size_in_words(after.resident));
                 tracing::info!(
                     slot,
                     "hibernates: {rest} of {all} are left in memory, after {seconds:.2} s"
                 );
-                hibernated.keep(slot, worker, claim.hibernated(Memory::on_host(after)));
+                let on_end = claim.hibernated(Memory::on_host(after.resident));
+                hibernated.keep(slot, worker, on_end);
             }
             None => {
                 tracing::info!(slot, "ends: swap did not take its memory");

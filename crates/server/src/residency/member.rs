@@ -7,6 +7,7 @@ use litplex_admin::{MemoryPlan, MemoryStatus, PlannedMemory, ResidencyStatus};
 use litplex_config::Program;
 use litplex_core::Monitor;
 use litplex_residency::{EndpointId, Memory, Refusal, ResidencySettings, Usage, WorkerId};
+use litplex_workers::Templates;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(super) enum Message {
     Ended(WorkerId),
     /// A worker hibernates, and has still so much memory.
     Hibernated(WorkerId, Memory),
+    /// A worker that was granted is loaded, also if it was to wake.
+    Loads(WorkerId),
     /// A worker that hibernated, or was to end, has no process any more.
     HibernationEnded(WorkerId),
     /// The load of an endpoint.
@@ -91,15 +94,15 @@ pub(crate) struct Membership {
 }
 
 impl ResidencyHandle {
-    /// Starts the task, with the budget that a program asks for. Needs a runtime.
-    pub(crate) fn spawn(config: &Program) -> Self {
+    /// Starts the task, with the budget that a program asks for, of which the templates take a part. Needs a runtime.
+    pub(crate) fn spawn(config: &Program, templates: Templates) -> Self {
         let (messages, inbox) = mpsc::unbounded_channel();
         let (publish, report) = watch::channel(MemoryReport::default());
         let starts = Starts::locate(config);
         let devices = budget::Devices::of(config);
         let budget = budget::on_host(config.memory_budget);
         let is_strict = config.memory_budget.is_some() || config.gpu_memory_budget.is_some();
-        let task = ResidencyTask::new(budget, is_strict, devices, starts, publish);
+        let task = ResidencyTask::new(budget, is_strict, devices, (starts, templates), publish);
         tokio::spawn(task.run(inbox));
         Self { messages, next: Arc::default(), report }
     }
@@ -200,6 +203,11 @@ impl Claim {
 
     pub(super) fn ready(&self, monitor: Option<Arc<dyn Monitor>>) {
         self.member.handle.send(Message::Ready(self.worker, monitor));
+    }
+
+    /// Notes that the worker is loaded, and that none is woken.
+    pub(super) fn loads(&self) {
+        self.member.handle.send(Message::Loads(self.worker));
     }
 
     /// Notes that the worker hibernates and has still so much memory, and returns how its end is noted.

@@ -10,8 +10,10 @@ use litplex_residency::{EndpointId, Memory, Place};
 pub(super) struct MemoryReport {
     /// The memory that all workers together may have.
     pub(super) budget: Memory,
-    /// The memory that they have, those that load or leave included.
+    /// The memory that they and their templates have, those that load or leave included.
     pub(super) held: Memory,
+    /// The bytes of it that templates have.
+    pub(super) templates: u64,
     /// The generations of endpoints with workers, as operators see them.
     pub(super) endpoints: BTreeMap<EndpointId, ResidencyStatus>,
 }
@@ -24,6 +26,7 @@ impl MemoryReport {
             GpuBudget { index: *index, held: at(&self.held), budget: at(&self.budget) }
         };
         let gpus = self.budget.devices.keys().map(gpu).collect();
-        MemoryStatus { held: self.held.host, budget: self.budget.host, gpus }
+        let MemoryReport { templates, .. } = *self;
+        MemoryStatus { held: self.held.host, templates, budget: self.budget.host, gpus }
     }
 }

@@ -11,7 +11,7 @@ use litplex_residency::{
     Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Plan, Refusal, Residency,
     StartHistory, WorkerId,
 };
-use litplex_workers::endpoint_span;
+use litplex_workers::{Templates, endpoint_span};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -31,6 +31,9 @@ const ASSUMED_PART: u64 = 4;
 const WHILE_LOADING: Duration = Duration::from_millis(250);
 const WHILE_READY: Duration = Duration::from_secs(2);
 
+/// The change of the templates' memory, in bytes, from which on the budget of the workers changes.
+const NOTEWORTHY: u64 = 1 << 20;
+
 /// The time that a worker which hibernates has to end when its memory is needed.
 const HIBERNATION_GRACE: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,9 @@ pub(super) struct ResidencyTask {
     host: u64,
     budget: Memory,
     starts: Starts,
+    templates: Templates,
+    /// The bytes that the templates have.
+    template_memory: u64,
     members: BTreeMap<EndpointId, JoinedMember>,
     /// The asks that wait, with the way to answer them.
     asks: BTreeMap<WorkerId, oneshot::Sender<Result<(), Refusal>>>,
@@ -83,6 +89,8 @@ enum Figure {
     Memory(WorkerId, Arc<dyn Monitor>, Option<Memory>),
     /// The memory of a worker that is gone is back; whether that was seen.
     Back(WorkerId, bool),
+    /// The bytes that all templates have.
+    Templates(u64),
 }
 
 impl ResidencyTask {
@@ -90,7 +98,7 @@ impl ResidencyTask {
         host: u64,
         is_strict: bool,
         devices: Devices,
-        starts: Starts,
+        (starts, templates): (Starts, Templates),
         publish: watch::Sender<MemoryReport>,
     ) -> Self {
         let assumed = Memory::on_host(ASSUMED.min(host / ASSUMED_PART));
@@ -102,6 +110,8 @@ impl ResidencyTask {
             host,
             budget,
             starts,
+            templates,
+            template_memory: 0,
             members: BTreeMap::new(),
             asks: BTreeMap::new(),
             measured: BTreeMap::new(),
@@ -118,6 +128,7 @@ impl ResidencyTask {
         // Before any ask: the driver says how much there is.
         self.budget = self.devices.budget(self.host).await;
         self.tell(Event::Budget(self.budget.clone()));
+        self.measure_templates(Duration::ZERO);
         loop {
             let due = self.residency.next_due(Instant::now());
             tokio::select! {
@@ -140,10 +151,23 @@ impl ResidencyTask {
         }
     }
 
+    fn measure_templates(&mut self, after: Duration) {
+        let templates = self.templates.clone();
+        self.measuring.spawn(async move {
+            sleep(after).await;
+            Figure::Templates(spawn_blocking(move || templates.footprint()).await.unwrap_or(0))
+        });
+    }
+
+    /// Returns the memory that workers and templates have.
+    fn held(&self) -> Memory {
+        self.residency.held().plus(&Memory::on_host(self.template_memory))
+    }
+
     /// Says once that the workers have more memory than the budget. What may leave does; the others stay, because
     /// they are pinned or the least that their endpoints have.
     fn warn_if_over(&mut self) {
-        let held = self.residency.held();
+        let held = self.held();
         let is_over = !held.fits_in(&self.budget);
         if is_over && !std::mem::replace(&mut self.is_over, is_over) {
             let budget = &self.budget;
@@ -181,6 +205,7 @@ impl ResidencyTask {
                 self.is_new.retain(|it| *it != worker);
                 self.tell(Event::Hibernated(worker, memory));
             }
+            Message::Loads(worker) => self.tell(Event::Loads(worker)),
             // Its slot may have been granted again, and its next worker counts.
             Message::HibernationEnded(worker) if self.residency.is_asleep(worker) => {
                 self.process_ended(worker);
@@ -296,6 +321,14 @@ impl ResidencyTask {
         if self.asks.remove(&worker).is_some() {
             return self.tell(Event::Withdraw(worker));
         }
+        // A refused ask of a worker that hibernates has ended, and not the worker.
+        if self.residency.hibernates(worker) {
+            return;
+        }
+        // One that was granted and given up before it was woken hibernates no longer.
+        if let Some((_, true)) = self.residency.loading(worker) {
+            self.end_hibernated(worker);
+        }
         self.process_ended(worker);
     }
 
@@ -359,6 +392,14 @@ impl ResidencyTask {
                 }
                 self.tell(Event::MemoryBack(worker));
             }
+            Figure::Templates(bytes) => {
+                self.measure_templates(WHILE_READY);
+                if bytes.abs_diff(self.template_memory) >= NOTEWORTHY {
+                    self.template_memory = bytes;
+                    let left = self.budget.short_of(&Memory::on_host(bytes));
+                    self.tell(Event::Budget(left));
+                }
+            }
             Figure::Memory(worker, monitor, memory) => {
                 // Of the worker before it in this slot, or of the same before it was ready.
                 let measured = self.measured.get(&worker);
@@ -366,6 +407,10 @@ impl ResidencyTask {
                 else {
                     return;
                 };
+                // It goes on when the worker wakes.
+                if self.residency.hibernates(worker) {
+                    return;
+                }
                 let measured = measured.clone();
                 let was_new = self.is_new.len();
                 self.is_new.retain(|it| *it != worker);
@@ -423,7 +468,7 @@ impl ResidencyTask {
             }
             EvictionCause::Removed => return self.leave(worker),
         };
-        let held = self.residency.held();
+        let held = self.held();
         if let Some(member) = self.members.get_mut(&worker.endpoint) {
             let label = member.membership.label.clone();
             let budget = &self.budget;
@@ -442,8 +487,13 @@ impl ResidencyTask {
         endpoint_span(&member.membership.label).in_scope(|| {
             tracing::info!(slot = worker.slot, "hibernates no longer, and ends");
         });
+        self.end_hibernated(worker);
+    }
+
+    fn end_hibernated(&self, worker: WorkerId) {
+        let member = self.members.get(&worker.endpoint);
         // A generation that ends stops its workers itself.
-        if let Some(hibernated) = member.membership.hibernated.upgrade() {
+        if let Some(hibernated) = member.and_then(|it| it.membership.hibernated.upgrade()) {
             hibernated.end(worker.slot, HIBERNATION_GRACE);
         }
     }
@@ -461,7 +511,8 @@ impl ResidencyTask {
             self.members.iter().filter_map(|(id, member)| Some((*id, self.status(*id, member)?)));
         let report = MemoryReport {
             budget: self.budget.clone(),
-            held: self.residency.held(),
+            held: self.held(),
+            templates: self.template_memory,
             endpoints: endpoints.collect(),
         };
         self.publish.send_if_modified(|published| {

@@ -160,6 +160,13 @@ impl Process {
         self.cgroup = limit.zip(id).and_then(|(limit, id)| confine(id, limit));
     }
 
+    /// Sets whether the process may move memory to swap, where the kernel limits its memory.
+    pub(crate) fn allow_swap(&self, is_allowed: bool) {
+        if let Some(Err(error)) = self.cgroup.as_ref().map(|cgroup| cgroup.allow_swap(is_allowed)) {
+            tracing::debug!("its swap cannot be set: {error}");
+        }
+    }
+
     /// Returns the process id, which the system may give to another process once this one is gone.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()

@@ -159,6 +159,7 @@ impl Launcher {
             let span = worker_span(Some(endpoint), &worker_name(endpoint, slot));
             let wake = async move {
                 let ready = running.step(launcher.set_up(slot, &mut connections)).await?;
+                running.process.allow_swap(false);
                 let links = (connections, listener);
                 Ok(Box::new(launcher.serve(slot, running, links, &ready, metrics)) as _)
             };

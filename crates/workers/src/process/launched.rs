@@ -17,6 +17,9 @@ use crate::link::{Connections, Link, REPORT_AFTER};
 /// The time that a process may take to exit after its connection ended.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
+/// The time in which a worker moves its memory to swap. It stops by itself before that (`_worker/_swap.py`).
+const SWAP_TIME: Duration = Duration::from_secs(120);
+
 /// The supervisor's end of a worker process.
 pub(crate) struct PythonLaunched {
     pub(crate) running: Running,
@@ -89,7 +92,7 @@ impl Launched for PythonLaunched {
             self.link.retire();
             let memory = self.running.memory;
             let connected = tokio::select! {
-                connected = timeout(grace, self.moved_to_swap()) => connected.unwrap_or_else(|_| out_of_time()),
+                connected = self.moved_to_swap(grace) => connected,
                 excess = memory.exceeded() => Err(excess),
             };
             match connected {
@@ -124,15 +127,22 @@ impl PythonLaunched {
 
     /// Resolves when the worker has answered its jobs, moved its memory to swap and connected again, or with the
     /// reason to kill it.
-    async fn moved_to_swap(&mut self) -> Result<Connections<UnixStream>, String> {
-        if let Some(fault) = self.link.ended().await {
-            return Err(fault.reason);
+    async fn moved_to_swap(&mut self, grace: Duration) -> Result<Connections<UnixStream>, String> {
+        match timeout(grace, self.link.ended()).await {
+            Ok(Some(fault)) => return Err(fault.reason),
+            Ok(None) => {}
+            Err(_) => return out_of_time(),
         }
+        self.running.process.allow_swap(true);
         // Its next connections are not for calls.
         self.accepting.shutdown().await;
         self.link.send_hibernate();
+        let connected = timeout(SWAP_TIME, self.hibernation.listener.accept());
         tokio::select! {
-            connections = self.hibernation.listener.accept() => connections.map_err(|error| error.to_string()),
+            connected = connected => match connected {
+                Ok(connections) => connections.map_err(|error| error.to_string()),
+                Err(_) => Err("it did not move its memory to swap in time".into()),
+            },
             gone = self.running.process.gone() => Err(gone.reason),
         }
     }

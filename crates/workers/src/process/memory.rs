@@ -4,7 +4,7 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use litplex_core::{GpuMemory, Usage, size_in_words};
+use litplex_core::{GpuMemory, Pageable, Usage, size_in_words};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -57,6 +57,22 @@ pub(super) fn footprint(pid: u32) -> Option<u64> {
     }
     let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
     Some(with_descendants(pid).iter().filter_map(own).sum())
+}
+
+/// Returns what hibernation moves of a process and its descendants.
+pub(super) fn pageable(pid: u32) -> Option<Pageable> {
+    let mut sum = Pageable::default();
+    for process in with_descendants(pid) {
+        let Ok(text) = fs::read_to_string(format!("/proc/{process}/smaps_rollup")) else {
+            continue;
+        };
+        let bytes = |name| kilobytes(&text, name);
+        sum.resident += bytes("Pss:")?;
+        // Shared memory has no file on a disk either.
+        sum.anonymous += bytes("Pss_Anon:")? + bytes("Pss_Shmem:")?;
+        sum.swapped += bytes("SwapPss:")?;
+    }
+    Some(sum).filter(|sum| sum.resident > 0)
 }
 
 /// Returns a description of the excess, if a worker is above its limit.

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use litplex_core::{GpuMemory, LiveCode, Monitor, Usage};
+use litplex_core::{GpuMemory, LiveCode, Monitor, Pageable, Usage};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::memory::{footprint, usage};
+use super::memory::{footprint, pageable, usage};
 use crate::link::CodeHandle;
 
 /// The time between two looks at a dump that is being written.
@@ -53,6 +53,10 @@ impl Monitor for ProcessMonitor {
 
     fn footprint(&self) -> Option<u64> {
         footprint(self.pid)
+    }
+
+    fn pageable(&self) -> Option<Pageable> {
+        pageable(self.pid)
     }
 
     fn usage(&self, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::adopted::Adopted;
+use super::memory::footprint;
 use super::output::{Label, OutputSpec};
 use super::pipes::StandardStreams;
 use super::template_process::{End, Refusal, TemplateProcess, TemplateSpec};
@@ -35,8 +36,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 enum Stage {
     /// The process imports its modules.
     Starting,
-    /// The process forks workers.
-    Ready,
+    /// This process forks workers.
+    Ready(Option<u32>),
     /// There is no process, at least for now.
     Down,
 }
@@ -75,7 +76,15 @@ impl Template {
 
     /// Returns whether workers can be forked, now.
     pub(super) fn is_ready(&self) -> bool {
-        *self.stage.borrow() == Stage::Ready
+        matches!(*self.stage.borrow(), Stage::Ready(_))
+    }
+
+    /// Measures the bytes of memory that come back when it ends. Blocks for milliseconds.
+    pub(super) fn footprint(&self) -> u64 {
+        match *self.stage.borrow() {
+            Stage::Ready(Some(process)) => footprint(process).unwrap_or(0),
+            _ => 0,
+        }
     }
 
     /// Resolves when the template has imported its modules, or cannot.
@@ -182,7 +191,7 @@ impl Keeper {
             // Launches that wait for the template hold it.
             () = self.stage.closed() => return End::Unneeded,
         }
-        self.stage.send_replace(Stage::Ready);
+        self.stage.send_replace(Stage::Ready(running.id()));
         loop {
             let request = tokio::select! {
                 request = self.asked.recv() => request,

@@ -168,6 +168,11 @@ impl TemplateProcess {
         }
     }
 
+    /// Returns its process id.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Ends the process, and what it has forked and not handed over.
     pub(super) async fn end(mut self) {
         self.process.kill();

@@ -34,6 +34,16 @@ pub enum Preload {
 pub struct Templates(Arc<Mutex<HashMap<TemplateSpec, Weak<Template>>>>);
 
 impl Templates {
+    /// Measures the bytes of memory that all templates have, of which pages that workers share count in part. Blocks
+    /// for milliseconds.
+    pub fn footprint(&self) -> u64 {
+        let templates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not under the lock: launches take it.
+        let running: Vec<_> = templates.values().filter_map(Weak::upgrade).collect();
+        drop(templates);
+        running.iter().map(|template| template.footprint()).sum()
+    }
+
     /// Returns the running template of this specification, or starts it.
     fn get(&self, spec: TemplateSpec, output: &OutputSpec) -> Arc<Template> {
         let mut templates = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,6 +40,11 @@ class Health:
         self._is_over = True
         self._due.set()
 
+    def wait(self) -> None:
+        """Blocks until no hook runs any more, after :meth:`end`."""
+        if self._thread is not None:
+            self._thread.join()
+
     def _follow(self) -> None:
         current.set_none()
         while self._due.wait() and not self._is_over:

@@ -96,6 +96,9 @@ class AsyncLoop(ConnectionLoop):
         if self._error is not None:
             raise self._error
 
+    def end(self) -> None:
+        self._outbox.end()
+
     async def _serve(self) -> None:
         self._stopped, self._idle = asyncio.Event(), asyncio.Event()
         self._loop.add_reader(self._sock, self._read)

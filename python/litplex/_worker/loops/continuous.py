@@ -100,6 +100,11 @@ class ContinuousLoop(ConnectionLoop):
             for live in list(self._live):
                 self._leave(live, "cancelled")
 
+    def end(self) -> None:
+        self._outbox.end()
+        self._woken.close()
+        self._wake.close()
+
     def _notify(self, _: Item) -> None:
         """Called from the control thread."""
         try:

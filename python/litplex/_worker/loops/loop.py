@@ -52,11 +52,12 @@ class Loop(ConnectionLoop):
         self._outbox = Outbox(sock)
         self._streams = Streams(hooks, self._outbox, registry)
         self._batch = Batch()
+        self._ahead: ReadAhead | None = None
         self._next, self._read = reader.next, hooks.read
         if hooks.max_batch_size > 1:
             self._take = self._collect
             if hooks.reads_json:
-                ahead = ReadAhead(sock, reader, hooks.read)
+                self._ahead = ahead = ReadAhead(sock, reader, hooks.read)
                 self._next, self._read = ahead.next, ahead.read
                 hooks.compute = ahead.around(hooks.compute)
         elif hooks.stream:
@@ -87,6 +88,11 @@ class Loop(ConnectionLoop):
                 continue
             current.shared = id
             take(id, flags, payload)
+
+    def end(self) -> None:
+        self._outbox.end()
+        if self._ahead is not None:
+            self._ahead.end()
 
     def _hold(self, patches: Patches, id: int) -> bool:
         self._outbox.flush()

@@ -50,6 +50,7 @@ class Outbox:
         self._gap = 1.0
         self._helper_sleeps = True
         self._wake_helper = threading.Event()
+        self._is_over = False
         threading.Thread(target=self._help, name="litplex-flush", daemon=True).start()
 
     def add(self, piece: Piece, *, hold: bool) -> None:
@@ -87,6 +88,11 @@ class Outbox:
     def resume(self) -> None:
         """Forgets the time since the last answer, in which there was nothing to do."""
         self._last = _now()
+
+    def end(self) -> None:
+        """Ends the helper: nothing more will come."""
+        self._is_over = True
+        self._wake_helper.set()
 
     def flush(self) -> None:
         """Sends what is held."""
@@ -150,6 +156,8 @@ class Outbox:
         pause = HOLD_SECONDS
         while True:
             self._wake_helper.wait()
+            if self._is_over:
+                return
             self._wake_helper.clear()
             idle = 0
             while idle < _IDLE_LOOKS:

@@ -82,6 +82,7 @@ class ReadAhead:
         self._lock = threading.Lock()
         self._begun = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_over = False
 
     def next(self) -> Any:
         """Returns the next frame that is whole, or None, as the reader does."""
@@ -112,6 +113,11 @@ class ReadAhead:
 
         return computed
 
+    def end(self) -> None:
+        """Ends the thread: no batch will be computed any more."""
+        self._is_over = True
+        self._begun.set()
+
     def _begin(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="litplex-read", daemon=True)
@@ -127,6 +133,8 @@ class ReadAhead:
     def _run(self) -> None:
         while True:
             self._begun.wait()
+            if self._is_over:
+                return
             self._begun.clear()
             has_more = True
             while has_more and self._is_computing:

@@ -56,6 +56,9 @@ class ConnectionLoop:
         self._hooks = hooks
         self._registry = registry
 
+    def end(self) -> None:
+        """Ends what the loop has started beside itself, once it has run. The process goes on."""
+
     def _take_other(self, kind: int, id: int) -> bool:
         """Takes a frame of another kind than a request: one that holds the loop for a change of the
         code. Returns whether the requests behind it must not be taken yet.
