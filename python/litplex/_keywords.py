@@ -368,6 +368,8 @@ class EndpointOptions(TypedDict, total=False):
             1000000. Default: all of ``rate_limit``.
         max_requests_per_caller: The number of requests of one caller that may be in flight; further
             requests are answered with 429. Value: an integer of at least 1. Default: none.
+        batch_callers: The callers whose requests are in the priority class ``batch``, whatever they
+            ask for: names of keys, and the ``sub`` of tokens. Value: a list of names. Default: [].
         max_body_bytes: The largest request body in bytes, also after decompression; larger bodies
             are answered with 413. The default, 64 MiB, has room for images and audio, also for
             those that chats carry as ``data:`` URLs; endpoints that take only text can have much
@@ -427,4 +429,5 @@ class EndpointOptions(TypedDict, total=False):
     rate_limit: str
     rate_burst: int
     max_requests_per_caller: int
+    batch_callers: Texts
     max_body_bytes: int

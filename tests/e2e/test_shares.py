@@ -181,7 +181,22 @@ def test_the_priority_of_a_request_is_one_of_two_classes(serve):
     assert '"interactive" or "batch"' in response.json()["detail"]
 
 
-def test_interactive_requests_go_before_waiting_batches(serve, tmp_path):
+BY_KEY = 'api_keys={"ann": "env:ANN", "nightly": "env:NIGHTLY"}, batch_callers=["nightly"]'
+ANN = {"X-API-Key": "a"}
+
+
+@pytest.mark.parametrize(
+    ("options", "batch", "interactive"),
+    [
+        ("", {"X-Litplex-Priority": "batch"}, {}),
+        # The key decides, whatever the client asks for.
+        (BY_KEY, {"X-API-Key": "n", "X-Litplex-Priority": "interactive"}, ANN),
+    ],
+    ids=["by header", "by key"],
+)
+def test_interactive_requests_go_before_waiting_batches(
+    serve, tmp_path, options, batch, interactive
+):
     gate = tmp_path / "gate"
     server = serve(
         f"""
@@ -200,11 +215,12 @@ def test_interactive_requests_go_before_waiting_batches(serve, tmp_path):
             return name
 
     if __name__ == "__main__":
-        ls.run_servers(ls.LitServer(Waits(), path="/waits"), port=0)
-    """
+        ls.run_servers(ls.LitServer(Waits(), path="/waits", {options}), port=0)
+    """,
+        env={"ANN": "a", "NIGHTLY": "n"},
     )
 
-    def send(name, **headers):
+    def send(name, headers):
         request = threading.Thread(
             target=server.post, args=("/waits",), kwargs={"json": name, "headers": headers}
         )
@@ -214,13 +230,14 @@ def test_interactive_requests_go_before_waiting_batches(serve, tmp_path):
     def queued(number):
         return metric(server, "litplex_queue_depth", endpoint="/waits") == number
 
-    requests = [send("first")]
+    requests = [send("first", interactive)]
     wait_until(lambda: in_flight(server, "/waits") == 1)
-    requests.append(send("batch", **{"X-Litplex-Priority": "batch"}))
+    requests.append(send("batch", batch))
     wait_until(lambda: queued(1))
-    requests.append(send("interactive"))
+    requests.append(send("interactive", interactive))
     wait_until(lambda: queued(2))
     gate.touch()
     for request in requests:
         request.join()
-    assert server.post("/waits", json="seen").json() == ["first", "interactive", "batch"]
+    seen = server.post("/waits", json="seen", headers=interactive).json()
+    assert seen == ["first", "interactive", "batch"]

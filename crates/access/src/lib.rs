@@ -34,6 +34,8 @@ pub struct Guard {
     keys: Option<watch::Receiver<Keys>>,
     tokens: Option<Tokens>,
     limits: Limits,
+    /// The callers whose requests are in the class `batch`.
+    batch_callers: Vec<String>,
 }
 
 /// A caller, and the scopes of its token, if it has one.
@@ -65,6 +67,12 @@ impl Guard {
     #[must_use]
     pub fn limit(self, rate: Option<Rate>, in_flight: Option<usize>) -> Self {
         Self { limits: Limits::new(rate, in_flight), ..self }
+    }
+
+    /// Sets the callers whose requests are in the priority class `batch`: holders of keys and subjects of tokens.
+    #[must_use]
+    pub fn with_batch_callers(self, batch_callers: Vec<String>) -> Self {
+        Self { batch_callers, ..self }
     }
 
     /// Returns the names of the `OpenAPI` security schemes that admit callers; none where every caller
@@ -105,7 +113,9 @@ impl Guard {
         let holder = || caller.holder();
         let admission = self.limits.take(&caller);
         let admission = admission.map_err(|refused| Refusal { holder: holder(), ..refused })?;
-        Ok(Admission { scopes, ..admission })
+        let is_named = |holder: &Arc<str>| self.batch_callers.iter().any(|name| **name == **holder);
+        let is_batch = admission.holder.as_ref().is_some_and(is_named);
+        Ok(Admission { scopes, is_batch, ..admission })
     }
 
     /// Checks the key or token of a request, without counting the request for any limit.

@@ -119,6 +119,8 @@ pub struct Admission {
     pub permit: Option<InFlightPermit>,
     /// The scopes of its token; `None` if it was admitted without one.
     pub scopes: Option<Arc<[String]>>,
+    /// Whether its caller is one whose requests are in the priority class `batch`.
+    pub is_batch: bool,
     pub(crate) rate_limit: Option<RateLimitStatus>,
 }
 
@@ -159,7 +161,8 @@ impl Limits {
         // The permit first: a request that gets none must not count for the rate.
         let permit = self.in_flight.as_ref().map(|limit| limit.take(caller)).transpose()?;
         let rate_limit = self.rate.as_ref().map(|rate| rate.take(caller)).transpose()?;
-        Ok(Admission { holder: caller.holder(), scopes: None, rate_limit, permit })
+        let (holder, is_batch) = (caller.holder(), false);
+        Ok(Admission { holder, scopes: None, is_batch, rate_limit, permit })
     }
 }
 

@@ -332,6 +332,8 @@ impl Comparison {
         self.note(needs, "rate_limit", (&before.rate_limit, &after.rate_limit), rate);
         let most = (&before.max_requests_per_caller, &after.max_requests_per_caller);
         self.note(needs, "max_requests_per_caller", most, set);
+        let callers = (&before.batch_callers, &after.batch_callers);
+        self.note(needs, "batch_callers", callers, |callers| list(callers));
     }
 }
 
@@ -528,6 +530,7 @@ mod tests {
             ("max_body_bytes = 10", "max_body_bytes"),
             ("rate_limit = \"10/s\"", "rate_limit"),
             ("max_requests_per_caller = 1", "max_requests_per_caller"),
+            ("batch_callers = [\"ann\"]", "batch_callers"),
             ("api_keys = { ann = \"env:ANN\" }", "api_keys"),
             ("aliases = [\"b\"]", "aliases"),
             ("name = \"b\"", "name"),

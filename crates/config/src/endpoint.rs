@@ -110,6 +110,8 @@ pub struct Endpoint {
     pub rate_limit: Option<Rate>,
     /// The number of requests of one caller in flight, if it is limited.
     pub max_requests_per_caller: Option<usize>,
+    /// The names of the callers whose requests are in the class `batch`.
+    pub batch_callers: Vec<String>,
 }
 
 /// The way in which a reload replaces the workers of an endpoint.
@@ -277,6 +279,7 @@ pub(crate) fn resolve_endpoint(
             .then(|| texts(endpoint, "jwt_scopes").map(str::to_owned).collect()),
         rate_limit: access::rate_limit(endpoint),
         max_requests_per_caller: integer(endpoint, "max_requests_per_caller"),
+        batch_callers: texts(endpoint, "batch_callers").map(str::to_owned).collect(),
     }
 }
 

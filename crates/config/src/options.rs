@@ -339,6 +339,8 @@ pub const OPTIONS: &[OptionDef] = options! {
         "The number of these requests that may come at once.";
     Endpoint "max_requests_per_caller": Kind::Integer(1, MANY), "an integer of at least 1", "",
         "The number of requests of one caller that may be in flight; further requests are answered with 429.";
+    Endpoint "batch_callers": Kind::Texts, "a list of names", "[]",
+        "The callers whose requests are in the priority class `batch`, whatever they ask for: names of keys, and the `sub` of tokens.";
     Endpoint "max_body_bytes": Kind::Integer(1, 1 << 29), "an integer from 1 to 536870912", "67108864",
         "The largest request body in bytes, also after decompression; larger bodies are answered with 413. The default, 64 MiB, has room for images and audio, also for those that chats carry as `data:` URLs; endpoints that take only text can have much less.";
 };

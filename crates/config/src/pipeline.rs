@@ -13,7 +13,7 @@ use crate::read::text;
 pub(crate) const PIPELINE: &str = "pipeline";
 
 /// The options of an endpoint with a pipeline; all others are about workers.
-const OPTIONS: [&str; 15] = [
+const OPTIONS: [&str; 16] = [
     "path",
     "name",
     "aliases",
@@ -28,6 +28,7 @@ const OPTIONS: [&str; 15] = [
     "rate_limit",
     "rate_burst",
     "max_requests_per_caller",
+    "batch_callers",
     "directory",
 ];
 

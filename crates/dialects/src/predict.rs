@@ -15,7 +15,7 @@ use litplex_core::{
 };
 use litplex_http_core::body::Body;
 use litplex_http_core::form::latin;
-use litplex_http_core::headers::X_REQUEST_ID;
+use litplex_http_core::headers::{X_LITPLEX_PRIORITY, X_REQUEST_ID};
 use litplex_http_core::read_body;
 use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::HttpResponse;
@@ -26,9 +26,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::dialect::Exchange;
 use crate::endpoint::Route;
 use crate::{plain, registry};
-
-/// The priority class of a request.
-const REQUEST_PRIORITY: HeaderName = HeaderName::from_static("x-litplex-priority");
 
 /// The time budget that a client has left for its request, in seconds.
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -138,7 +135,7 @@ pub(crate) fn time_budget(longest: Duration, headers: &HeaderMap) -> Outcome<Dur
 
 /// Returns the class that the client gives its request.
 fn priority(headers: &HeaderMap) -> Outcome<Priority> {
-    let Some(given) = headers.get(REQUEST_PRIORITY) else { return Ok(Priority::default()) };
+    let Some(given) = headers.get(X_LITPLEX_PRIORITY) else { return Ok(Priority::default()) };
     let named = given.to_str().ok().and_then(|name| Priority::from_name(name.trim()));
     named.ok_or_else(|| {
         let detail =

@@ -5,6 +5,9 @@ use http::header::{CONNECTION, HeaderMap, HeaderName, TE, TRAILER, TRANSFER_ENCO
 /// The id of a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The priority class of a request.
+pub const X_LITPLEX_PRIORITY: HeaderName = HeaderName::from_static("x-litplex-priority");
+
 /// Headers that belong to a connection (RFC 9110, 7.6.1): they are not forwarded, and models cannot
 /// set them.
 const HOP_BY_HOP: [HeaderName; 7] = [

@@ -8,9 +8,10 @@ use std::sync::{Arc, Weak};
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
 use litplex_access::{Admission, Refusal};
-use litplex_core::{ErrorCause, Origin, ServeError};
+use litplex_core::{ErrorCause, Origin, Priority, ServeError};
 use litplex_dialects::{Route, openai};
 use litplex_http_core::body::Body;
+use litplex_http_core::headers::X_LITPLEX_PRIORITY;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
@@ -114,6 +115,10 @@ impl Gate {
             Ok(admission) => {
                 if let Some(scopes) = &admission.scopes {
                     request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes.clone())));
+                }
+                if admission.is_batch {
+                    let class = HeaderValue::from_static(Priority::Batch.as_str());
+                    request.headers_mut().insert(X_LITPLEX_PRIORITY, class);
                 }
                 let headers = admission.headers();
                 // Before the response: the client may leave while it waits for it.

@@ -364,6 +364,11 @@ impl Endpoint {
         self.set("max_requests_per_caller", requests)
     }
 
+    /// The callers whose requests are in the priority class `batch`: names of keys, and the `sub` of tokens.
+    pub fn batch_callers(self, names: &[&str]) -> Self {
+        self.set("batch_callers", names)
+    }
+
     /// The largest request body, in bytes; larger ones get 413. Default: 64 MiB.
     pub fn max_body_bytes(self, bytes: usize) -> Self {
         self.set("max_body_bytes", bytes)

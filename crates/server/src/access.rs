@@ -193,6 +193,7 @@ impl Reader {
         Guard::new(own.or_else(|| server_keys.cloned()))
             .or_tokens(issuer, endpoint.jwt_scopes.clone().unwrap_or_default())
             .limit(endpoint.rate_limit, endpoint.max_requests_per_caller)
+            .with_batch_callers(endpoint.batch_callers.clone())
     }
 
     /// Returns the keys of operators, which are no keys of callers.

@@ -109,7 +109,8 @@ impl Fleet {
     /// Returns the guard of an endpoint: the one that it has, if its keys and limits are as before.
     fn guard_of(&self, endpoint: &Endpoint) -> Result<EndpointGuard, ConfigError> {
         let access = |it: &Endpoint| {
-            (it.api_keys.clone(), it.jwt_scopes.clone(), it.rate_limit, it.max_requests_per_caller)
+            let limits = (it.rate_limit, it.max_requests_per_caller);
+            (it.api_keys.clone(), it.jwt_scopes.clone(), limits, it.batch_callers.clone())
         };
         match self.find(endpoint.label()) {
             Ok(running) if access(&running.config) == access(endpoint) => Ok(running.guard.clone()),
