@@ -34,11 +34,11 @@ impl Residency {
     }
 
     pub(crate) fn drainable(&self, now: Instant) -> Vec<Candidate> {
-        self.leaving_if(now, |usage, stays_until| usage != Usage::Held && now >= stays_until)
+        self.leaving_if(now, |_, stays_until| now >= stays_until)
     }
 
     pub(crate) fn unpinned(&self, now: Instant) -> Vec<Candidate> {
-        self.leaving_if(now, |usage, _| usage != Usage::Held)
+        self.leaving_if(now, |_, _| true)
     }
 
     /// Returns the workers that hibernate, and the resident workers that are neither pinned, nor among the fewest of their endpoint, nor held by a
@@ -136,7 +136,7 @@ impl Residency {
         let Some(endpoint) = self.endpoints.get(&id) else { return Worth::default() };
         let reload = endpoint.reload();
         let rate = endpoint.rate.per_second(reload, now) / workers.max(1) as f64;
-        Worth { rate, value: rate * reload.as_secs_f64() * endpoint.settings.weight }
+        Worth { rate, value: rate * reload.as_secs_f64() }
     }
 
     /// Returns the worth of a worker that is in memory. One that hibernates saves the difference of the times.
@@ -146,7 +146,7 @@ impl Residency {
             return worth;
         };
         let saved = endpoint.history.reload().saturating_sub(endpoint.reload());
-        Worth { value: worth.rate * saved.as_secs_f64() * endpoint.settings.weight, ..worth }
+        Worth { value: worth.rate * saved.as_secs_f64(), ..worth }
     }
 
     pub(crate) fn worth_of_newcomer(&self, id: EndpointId, now: Instant) -> Worth {
@@ -182,10 +182,6 @@ impl Residency {
     pub(crate) fn next_load(&self, id: EndpointId) -> Duration {
         let Some(endpoint) = self.endpoints.get(&id) else { return Duration::ZERO };
         if self.hibernated(id) > 0 { endpoint.reload() } else { endpoint.history.reload() }
-    }
-
-    pub(crate) fn weight(&self, id: EndpointId) -> f64 {
-        self.endpoints.get(&id).map_or(1.0, |it| it.settings.weight)
     }
 
     pub(crate) fn is_kept(&self, id: EndpointId) -> bool {

@@ -10,7 +10,7 @@ use crate::price::price;
 use crate::residency::Residency;
 use crate::victims::{Candidate, cheapest};
 use crate::waiting::Waiting;
-use crate::{Action, EndpointId, EvictionCause, Memory, Refusal, RefusalReason, Usage, WorkerId};
+use crate::{Action, EndpointId, EvictionCause, Memory, Refusal, RefusalReason, WorkerId};
 
 /// A worker of which nothing is known starts if there can be room for this part of what is assumed.
 const LEAST_PART: u64 = 10;
@@ -78,14 +78,6 @@ impl Residency {
                     }
                 }
                 Verdict::WaitForMemory => waiting.is_paid = true,
-                Verdict::WaitUntilItPays(Some(time)) if self.patience.refuses => {
-                    self.waiting.remove(index);
-                    self.remember(&waiting, time);
-                    let refusal = self.refusal(&waiting, RefusalReason::NotWorth, self.held());
-                    let retry_after = Some(time);
-                    actions.push(Action::Refuse(Refusal { retry_after, ..refusal }));
-                    continue;
-                }
                 Verdict::WaitUntilItPays(time) => waiting.pays_at = time.map(|time| now + time),
                 Verdict::WaitForWorkers => {}
             }
@@ -128,12 +120,11 @@ impl Residency {
         let Some(victims) = victims else { return Verdict::WaitForWorkers };
         let worth = self.worth_together(&victims, now);
         let price = price(worth, self.worth_of_newcomer(waiting.ask.worker.endpoint, now));
-        let weight = self.weight(waiting.ask.worker.endpoint);
         let stays_forever = victims.iter().any(|it| self.is_kept(it.worker.endpoint));
-        if is_urgent || !stays_forever && weight * waiting.waited(now) >= price {
+        if is_urgent || !stays_forever && waiting.waited(now) >= price {
             Verdict::Evict(victims)
         } else {
-            let time = || waiting.time_until(price / weight.max(f64::MIN_POSITIVE), now);
+            let time = || waiting.time_until(price, now);
             Verdict::WaitUntilItPays((!stays_forever).then(time))
         }
     }
@@ -158,10 +149,9 @@ impl Residency {
 
     /// Returns the memory of the workers outside the core that may leave now or later.
     fn memory_in_turn(&self, newcomer: EndpointId, core: &BTreeSet<WorkerId>) -> Memory {
-        let is_held = |id| self.endpoints.get(&id).is_none_or(|it| it.usage == Usage::Held);
         self.memory(|id, worker| {
             let is_other = id.endpoint != newcomer && !core.contains(id);
-            let may_leave = !is_held(id.endpoint) && !self.is_floor(*id);
+            let may_leave = self.endpoints.contains_key(&id.endpoint) && !self.is_floor(*id);
             is_other && may_leave && !worker.is_leaving()
         })
     }
@@ -240,13 +230,6 @@ impl Residency {
         Refusal { worker, reason, need, taken, budget, retry_after }
     }
 
-    /// Counts the time that a refused client is told to wait as waiting: when it comes again, it pays.
-    fn remember(&mut self, waiting: &Waiting, time: Duration) {
-        if let Some(endpoint) = self.endpoints.get_mut(&waiting.ask.worker.endpoint) {
-            endpoint.told += time.as_secs_f64() * waiting.ask.queued.max(1) as f64;
-        }
-    }
-
     /// Ends the workers that hibernate of endpoints that are not to hibernate any more.
     fn end_unwanted(&mut self, now: Instant) -> Vec<Action> {
         let hibernates = |id| self.endpoints.get(&id).is_none_or(|it| it.settings.hibernates);
@@ -278,9 +261,6 @@ impl Residency {
         let wakes = self.workers.get(&ask.worker).is_some_and(Worker::hibernates);
         let phase = Phase::Loading { chain: ask.chain.clone(), wakes };
         self.workers.insert(ask.worker, Worker { phase, memory: need.clone(), since: now });
-        if let Some(endpoint) = self.endpoints.get_mut(&ask.worker.endpoint) {
-            endpoint.told = 0.0;
-        }
     }
 
     /// Makes a worker leave, and returns what the caller does for it.

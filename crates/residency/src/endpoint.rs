@@ -14,14 +14,12 @@ pub(crate) struct Endpoint {
     pub(crate) history: StartHistory,
     pub(crate) rate: ArrivalRate,
     pub(crate) usage: Usage,
-    /// The request-seconds that refused asks have been told to wait; the next ask has paid them.
-    pub(crate) told: f64,
 }
 
 impl Endpoint {
     pub(crate) fn new(settings: ResidencySettings, history: StartHistory, now: Instant) -> Self {
         let (rate, usage) = (ArrivalRate::new(now), Usage::Idle);
-        Self { settings, history, rate, usage, told: 0.0 }
+        Self { settings, history, rate, usage }
     }
 
     /// Returns the memory of the next start: measured, declared or assumed.

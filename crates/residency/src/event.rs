@@ -46,8 +46,6 @@ pub enum Usage {
     Idle,
     /// Jobs are queued or computed; a worker that gets no more of them finishes those that it has.
     Busy,
-    /// As `Busy`, and the jobs have no end that is known, such as an open stream: no worker is evicted.
-    Held,
 }
 
 /// An event, as the caller reports it.
@@ -55,7 +53,7 @@ pub enum Usage {
 pub enum Event {
     /// A worker is to start. A second ask of the same worker takes the place of the first, and has waited as long.
     Ask(Ask),
-    /// No request wants that start any more. A worker that was granted already is reported as failed or gone.
+    /// No request wants that start any more. A worker that was granted already is reported as gone.
     Withdraw(WorkerId),
     /// A worker that was granted is ready, and has so much memory.
     Started(WorkerId, Memory),
@@ -65,11 +63,9 @@ pub enum Event {
     Loads(WorkerId),
     /// A worker hibernates: its process is stopped and has still so much memory. The next grant of its slot wakes it.
     Hibernated(WorkerId, Memory),
-    /// A worker that was granted did not become ready, and its process is gone.
-    Failed(WorkerId),
-    /// A worker's process is gone, whether it was asked to leave or not.
+    /// A worker's process is gone, whether it was asked to leave or not, and also before it was ready.
     Gone(WorkerId),
-    /// The memory of a worker that is gone is really back. Ignored before `Failed` or `Gone`.
+    /// The memory of a worker that is gone is really back. Ignored before `Gone`.
     MemoryBack(WorkerId),
     /// So many requests for an endpoint have come.
     Arrivals(EndpointId, u64),
@@ -143,8 +139,6 @@ pub enum RefusalReason {
     Knot,
     /// The memory was not there by the deadline.
     Deadline,
-    /// The load would evict workers that are worth more than the requests that wait.
-    NotWorth,
 }
 
 impl fmt::Display for Refusal {
@@ -166,7 +160,6 @@ impl fmt::Display for Refusal {
                 )
             }
             RefusalReason::Deadline => write!(f, "no memory was free in time: {sum}"),
-            RefusalReason::NotWorth => write!(f, "the models in memory are used more: {sum}"),
         }
     }
 }

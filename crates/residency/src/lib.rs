@@ -7,10 +7,11 @@
 //! # The life of an ask
 //!
 //! ```text
-//!            ┌──────────────── Refuse: too large, knot, deadline, not worth ──► answered
-//! Ask ─► waiting ─► Grant ─► loading ─Started─► resident ─Evict───────► leaving ─Gone─► gone ─MemoryBack─► free
-//!            │                  └─Failed─► gone                            ▲
-//!            └─Withdraw─► free            loading, resident ─remove_endpoint┘
+//!            ┌────────────── Refuse: too large, knot, deadline ──────────────► answered
+//! Ask ─► waiting ─► Grant ─► loading ─Started─► resident ─Evict─► leaving ─Gone─► gone ─MemoryBack─► free
+//!            │                  │                    │  │             │  ▲
+//!            │                  └────Gone──► gone     │  └─Hibernated──┴─►hibernated ─Grant─► loading
+//!            └─Withdraw─► free                       └─remove_endpoint┘     └─End─► leaving
 //! ```
 //!
 //! An ask that fits beside all memory that is held is granted at once. Otherwise the cheapest set of workers that
@@ -19,7 +20,8 @@
 //! memory is reserved from then on. None of the *core* leaves for an ask that is not urgent, if the others can free
 //! enough: the core is the most valuable set of workers that leaves room for any other model. A worker that leaves
 //! is asked for again like any other, and is granted after its own memory is back. Memory counts from `Grant` to
-//! `MemoryBack`, at the predicted amount until `Started` or `Measured` reports another.
+//! `MemoryBack`, at the predicted amount until `Started` or `Measured` reports another. A worker that hibernates has a
+//! little of it, and its slot is free: the next grant wakes it.
 //!
 //! # Who sends which event
 //!
@@ -29,9 +31,11 @@
 //! | [`Event::Ask`] | the launch of a slot | before the process starts; with the requests, the callers and a deadline |
 //! | [`Event::Queued`] | the queue | the number of requests that wait for a worker has changed |
 //! | [`Event::Withdraw`] | the launch | it is dropped before its grant |
-//! | [`Event::Started`], [`Event::Failed`] | the launch | the worker is ready, or its process is gone before that |
+//! | [`Event::Started`] | the launch | the worker is ready |
+//! | [`Event::Loads`] | the launch | a worker that was granted is loaded, and not woken |
+//! | [`Event::Hibernated`] | the launch | a worker that left its slot is stopped, and most of its memory in swap |
 //! | [`Event::Measured`] | the monitor of the worker | each measurement, also while it loads |
-//! | [`Event::Usage`] | the queue | the first job begins, the last one ends, a stream opens |
+//! | [`Event::Usage`] | the queue | the first job begins, the last one ends |
 //! | [`Event::Gone`] | the end of the worker | its process is gone, whatever the reason |
 //! | [`Event::MemoryBack`] | what measures the places | see below |
 //! | [`Event::Budget`] | the settings | a reload, or another program takes or returns memory |
@@ -44,14 +48,12 @@
 //! - `MemoryBack` is reported only when the measured memory of each place has really fallen, not when the process
 //!   has ended: a driver frees a device's memory later. If the fall cannot be measured, the caller reports it after a
 //!   time that is long enough, and a budget that leaves room for what remains.
-//! - Every granted worker is reported as `Started`, or as `Failed` or `Gone`; every evicted one as `Gone`. The
+//! - Every granted worker is reported as `Started` or `Gone`; every evicted one as `Gone` or `Hibernated`. The
 //!   caller kills a load or a drain that takes too long: this crate bounds the wait of asks, not that of processes.
 //! - A victim gets no job after its `Evict`, although the process still runs. Requests for it wait, and ask.
 //! - Requests for a resident worker are not held back by any load.
 //! - [`Ask::chain`] holds every endpoint that is blocked in a call on the path to the ask. One that is left out
 //!   may be evicted in vain, and a call whose callers cannot fit beside it waits until its deadline.
-//! - [`Usage::Held`] is reported only for work without a known end, because it keeps the worker from any eviction
-//!   but [`Residency::remove_endpoint`].
 
 mod candidates;
 mod core;

@@ -19,7 +19,7 @@ pub enum Plan {
     Fits,
     /// The workers of these endpoints leave, at the latest when the request can wait no longer.
     Evicts(Vec<EndpointId>),
-    /// No worker that may leave frees enough now: others load, or have jobs without a known end.
+    /// No worker that may leave frees enough now: others load, or leave already.
     Waits,
     /// A worker can never be in memory beside what must stay.
     Never(Refusal),
@@ -38,7 +38,7 @@ impl Residency {
         let ask = Ask { worker, gpu, queued: 1, is_required: false, chain, deadline: now };
         let need = endpoint.need(&self.patience.assumed).all_on(gpu);
         let times = (Duration::ZERO, Duration::ZERO);
-        let waiting = Waiting::new(ask, need.clone(), 0.0, times, now);
+        let waiting = Waiting::new(ask, need.clone(), times, now);
         let immovable = self.immovable(&waiting.ask);
         if !shortage(&need, &immovable, &self.budget).is_zero() {
             return Some(Plan::Never(self.refusal(&waiting, RefusalReason::TooLarge, immovable)));

@@ -5,11 +5,11 @@
 pub(crate) struct Worth {
     /// The arrivals per second.
     pub(crate) rate: f64,
-    /// The reload seconds that it saves per second: the sum of rate, time to load and weight.
+    /// The reload seconds that it saves per second: the sum of the products of rate and time to load.
     pub(crate) value: f64,
 }
 
-/// Returns the price of an eviction: the waiting, in weighted request-seconds, after which it pays.
+/// Returns the price of an eviction: the waiting, in request-seconds, after which it pays.
 ///
 /// With Poisson arrivals, a victim `v` is called before the next call of the newcomer `n` with the probability
 /// `rate_v / (rate_v + rate_n)`. Then its reload is the loss; else the newcomer's reload is saved. The expected

@@ -74,7 +74,7 @@ impl Residency {
             Event::Measured(worker, memory) => self.measured(worker, memory),
             Event::Loads(worker) => self.loads(worker, now),
             Event::Hibernated(worker, memory) => self.hibernate(worker, memory, now),
-            Event::Failed(worker) | Event::Gone(worker) => self.gone(worker, now),
+            Event::Gone(worker) => self.gone(worker, now),
             Event::MemoryBack(worker) => self.memory_back(worker),
             Event::Arrivals(endpoint, count) => self.arrivals(endpoint, count, now),
             Event::Queued(endpoint, queued) => self.queued(endpoint, queued, now),
@@ -177,7 +177,7 @@ impl Residency {
         let Some(endpoint) = self.endpoints.get(&ask.worker.endpoint) else { return };
         let need = endpoint.need(&self.patience.assumed).all_on(ask.gpu);
         let times = (self.patience.longest_wait, self.next_load(ask.worker.endpoint));
-        self.waiting.push(Waiting::new(ask, need, endpoint.told, times, now));
+        self.waiting.push(Waiting::new(ask, need, times, now));
     }
 
     fn started(&mut self, id: WorkerId, memory: Memory, now: Instant) {
@@ -300,7 +300,7 @@ mod tests {
             residency.handle(Event::Ask(ask), now);
         }
         residency.handle(Event::Started(worker(SERVING), Memory::on_host(10)), now);
-        residency.handle(Event::Usage(SERVING, Usage::Held), now);
+        residency.handle(Event::Usage(SERVING, Usage::Busy), now);
         residency
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::Memory;
 
 /// The settings of an endpoint's residency.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ResidencySettings {
     /// The memory of a worker as declared; it is used until a start was measured.
     pub declared: Option<Memory>,
@@ -19,21 +19,6 @@ pub struct ResidencySettings {
     pub hibernates: bool,
     /// The workers that are never evicted. Default: 0.
     pub min_workers: usize,
-    /// The weight of a second that requests for this endpoint wait. Default: 1.
-    pub weight: f64,
-}
-
-impl Default for ResidencySettings {
-    fn default() -> Self {
-        Self {
-            declared: None,
-            is_kept: false,
-            is_pinned: false,
-            hibernates: false,
-            min_workers: 0,
-            weight: 1.0,
-        }
-    }
 }
 
 /// The settings of the whole.
@@ -44,8 +29,6 @@ pub struct Patience {
     /// The least time for which a worker stays that has served nothing; its reload time if that is longer.
     /// Default: 1 s.
     pub least_residence: Duration,
-    /// Whether an ask that does not pay is refused, with the time after which it does. Default: it waits.
-    pub refuses: bool,
     /// Whether a required worker is refused that does not fit beside what must stay. Otherwise it starts, above the
     /// budget. Default: yes.
     pub is_strict: bool,
@@ -58,7 +41,6 @@ impl Default for Patience {
         Self {
             longest_wait: Duration::from_secs(10),
             least_residence: Duration::from_secs(1),
-            refuses: false,
             is_strict: true,
             assumed: Memory::on_host(1_000_000_000),
         }

@@ -11,7 +11,7 @@ pub(crate) struct Candidate {
     pub(crate) worker: WorkerId,
     /// The memory that comes back with its eviction.
     pub(crate) memory: Memory,
-    /// The reload seconds that it saves per second: arrival rate, time to load and weight.
+    /// The reload seconds that it saves per second: arrival rate times time to load.
     pub(crate) value: f64,
 }
 

@@ -26,17 +26,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Returns an ask that begins to wait, and has paid so many request-seconds. It becomes urgent after
+    /// Returns an ask that begins to wait. It becomes urgent after
     /// `longest`, and early enough that the model can be loaded by its deadline.
-    pub(crate) fn new(
-        ask: Ask,
-        need: Memory,
-        paid: f64,
-        times: (Duration, Duration),
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(ask: Ask, need: Memory, times: (Duration, Duration), now: Instant) -> Self {
         let urgent_at = urgent_at(&ask, now, times).max(now);
-        let (is_paid, pays_at, waited, counted_at) = (false, None, paid, now);
+        let (is_paid, pays_at, waited, counted_at) = (false, None, 0.0, now);
         Self { ask, need, since: now, urgent_at, times, is_paid, pays_at, waited, counted_at }
     }
 

@@ -46,7 +46,6 @@ impl Size {
             is_pinned: options.is_pinned,
             hibernates: options.hibernates && is_process && gpus.iter().all(Option::is_none),
             min_workers: self.limits.min,
-            ..ResidencySettings::default()
         }
     }
 

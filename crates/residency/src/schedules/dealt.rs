@@ -22,6 +22,5 @@ pub(super) fn settings(random: &mut Rng) -> ResidencySettings {
         is_pinned: random.usize(..8) == 0,
         hibernates: random.bool(),
         min_workers: [0, 0, 0, 1][random.usize(..4)],
-        weight: [1.0, 1.0, 5.0, 0.0][random.usize(..4)],
     }
 }

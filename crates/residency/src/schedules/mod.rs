@@ -71,8 +71,7 @@ impl Schedule {
         let mut random = Rng::with_seed(seed);
         let now = Instant::now();
         let budget = memory(&mut random, 6..14);
-        let patience = Patience { refuses: random.usize(..4) == 0, ..Patience::default() };
-        let mut residency = Residency::new(budget.clone(), patience);
+        let mut residency = Residency::new(budget.clone(), Patience::default());
         let settings: Vec<_> = (0..1 + random.usize(..5)).map(|_| settings(&mut random)).collect();
         for (id, settings) in (0..).map(EndpointId).zip(&settings) {
             let mut history = StartHistory::default();
@@ -180,8 +179,7 @@ impl Schedule {
         let (phase, memory) = self.workers[&worker].clone();
         match phase {
             Phase::Loading if self.random.usize(..4) == 0 => {
-                self.set(worker, Phase::Gone);
-                self.tell(Event::Failed(worker));
+                self.gone(worker);
             }
             Phase::Loading => {
                 if self.random.bool() {
@@ -229,7 +227,7 @@ impl Schedule {
 
     fn change_usage(&mut self) {
         let endpoint = self.any_worker().endpoint;
-        let usage = [Usage::Idle, Usage::Idle, Usage::Busy, Usage::Held][self.random.usize(..4)];
+        let usage = [Usage::Idle, Usage::Busy][self.random.usize(..2)];
         self.usage[endpoint.0] = usage;
         self.tell(Event::Usage(endpoint, usage));
     }
@@ -363,7 +361,6 @@ impl Schedule {
         let endpoint = worker.endpoint;
         let settings = self.settings[endpoint.0].clone();
         assert!(!settings.is_pinned, "a pinned worker is evicted");
-        assert_ne!(self.usage[endpoint.0], Usage::Held, "what is held is evicted");
         let phase = self.workers.get(&worker).map(|it| it.0);
         assert_eq!(phase, Some(Phase::Resident), "the victim is not resident");
         let is_called = |it: &Ask| it.chain.contains(&endpoint);
