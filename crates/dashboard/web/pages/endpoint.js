@@ -7,7 +7,7 @@ import { bars, chart } from "../ui/chart.js";
 import { h, redraw } from "../ui/dom.js";
 import { bytes, clock, count, duration, long, plural, rate } from "../ui/format.js";
 import { button, choice, figure, nothing, section, state, table } from "../ui/parts.js";
-import { failures, kinds, progress, reasons, stateOf } from "./overview.js";
+import { failures, kinds, progress, reasons, stateOf, tierOf } from "./overview.js";
 import { requestList } from "./requests.js";
 
 /** The ranges of the charts in seconds. @type {[string, string][]} */
@@ -88,7 +88,7 @@ function head(shown) {
     h(
       "div",
       null,
-      h("h1", { tabindex: "-1" }, name, " ", state(word)),
+      h("h1", { tabindex: "-1" }, name, " ", state(word), tierOf(shown)),
       h("p.muted", null, about.filter(Boolean).join(" · ")),
     ),
     h(
@@ -126,11 +126,10 @@ function now({ label: name, wanted, min_workers: min, max_workers: max, requests
     figure("In flight", count(load.in_flight)),
     figure("Queued", count(load.queued), { tone: load.queued ? "warn" : "" }),
     figure("Errors/min", count(failed), { tone: failed ? "bad" : "", title: kinds(load.errors) }),
-    kind !== "pipeline" && figure("Workers ready", `${load.workers_ready} of ${wanted}${limits}`),
+    kind !== "pipeline" && figure("Workers ready", [`${load.workers_ready} of ${wanted}`, limits && h("small", null, limits)]),
     figure("Requests", count(requests), { title: "Since the start" }),
-    tier && figure("Tier", tier, { title: "How near the model is to serve: hot, hibernated, template or cold" }),
     memory && memory.is_measured && figure("Needs", needed(memory), { title: "Memory that the next worker is expected to need" }),
-    memory && memory.is_measured && figure("Loads in", duration(memory.load_seconds)),
+    memory && memory.is_measured && figure(tier === "hibernated" ? "Wakes in" : "Loads in", duration(memory.load_seconds)),
     memory && memory.evictions > 0 && figure("Evictions", count(memory.evictions), { title: `The last one: ${memory.last_eviction}` }),
   );
 }

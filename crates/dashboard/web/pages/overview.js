@@ -108,7 +108,7 @@ function row(endpoint) {
           .join(" · "),
       ),
     ),
-    state(stateOf(endpoint)),
+    h("div", null, state(stateOf(endpoint)), tierOf(endpoint)),
     sparkline(spark, `Requests per second of ${label} in the last two minutes`),
     load &&
       h(
@@ -145,6 +145,12 @@ export function stateOf({ label, state, workers }) {
   const word = loadOf(label)?.state ?? state;
   const isStarting = word === "unavailable" && workers.some((worker) => worker.state === "starting");
   return isStarting ? "starting" : word;
+}
+
+/** Says what the next worker of an endpoint that sleeps starts from. @param {import("../live.js").Endpoint} endpoint */
+export function tierOf(endpoint) {
+  const isKept = endpoint.tier === "hibernated" || endpoint.tier === "template";
+  return isKept && stateOf(endpoint) === "asleep" && h("small.muted", null, ` ${endpoint.tier}`);
 }
 
 /** Says why an endpoint is slow, or not there. @param {import("../live.js").Endpoint} endpoint */
