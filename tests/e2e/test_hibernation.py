@@ -115,6 +115,8 @@ def test_a_worker_that_sleeps_is_woken_with_its_state(serve, runtime, scale, lit
         assert 'litplex_endpoint_tier{endpoint="/counts",tier="hibernated"} 1' in (
             server.client.get("/metrics").text
         )
+        info = server.client.get("/info").json()["endpoints"]
+        assert [it["tier"] for it in info if it["path"] == "/counts"] == ["hibernated"]
         assert server.post("/counts", json=0).json() == {**first, "count": round}
     wait_until(lambda: metric(server, "litplex_worker_wakes_total", "/counts") == 2)
     # What the model counts is still reported.

@@ -56,6 +56,8 @@ pub struct EndpointReport {
     pub queue_timeout: Option<f64>,
     /// The devices of the workers, each once.
     pub devices: Vec<String>,
+    /// The distance of the model from serving: `hot`, `hibernated`, `template` or `cold`. `None` if it has no processes.
+    pub tier: Option<&'static str>,
     /// The CPU threads of each worker that is a process.
     pub threads: Option<usize>,
     /// The largest request body, in bytes.

@@ -243,6 +243,9 @@ fn endpoint_info(endpoint: &EndpointReport) -> Value {
         "max_concurrency": info.map(|info| info.concurrency),
         "stream": info.map(|info| info.stream),
     });
+    if let Some(tier) = endpoint.tier {
+        shown["tier"] = json!(tier);
+    }
     if let Some(generation) = endpoint.generation {
         shown["generation"] = json!(generation);
     }

@@ -204,7 +204,7 @@ impl EndpointControls {
     }
 
     /// Returns how near the model is to serve, if its workers are processes.
-    pub(crate) fn tier(&self, residency: Option<&ResidencyStatus>) -> Option<Tier> {
+    fn tier(&self, residency: Option<&ResidencyStatus>) -> Option<Tier> {
         let launch = self.launch.upgrade().filter(|_| self.kind == "python")?;
         let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
         Some(if self.view.states().iter().any(is_ready) {
@@ -216,6 +216,11 @@ impl EndpointControls {
         } else {
             Tier::Cold
         })
+    }
+
+    /// Returns the tier as it is now.
+    pub(crate) fn tier_now(&self) -> Option<Tier> {
+        self.tier(self.memory.status().as_ref())
     }
 
     fn worker(&self, slot: usize, state: &SlotState, load: &EndpointLoad) -> WorkerStatus {

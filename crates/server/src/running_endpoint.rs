@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use litplex_access::Guard;
-use litplex_admin::{GenerationState, GenerationStatus};
+use litplex_admin::{GenerationState, GenerationStatus, Tier};
 use litplex_calls::{Backend, Composed, EndpointReport, Lease, Registry, Target};
 use litplex_core::Identity;
 use litplex_http::{Route, ToolCache};
@@ -134,6 +134,7 @@ impl RunningEndpoint {
             timeout: self.config.timeout.as_secs_f64(),
             queue_timeout: None,
             devices: Vec::new(),
+            tier: None,
             threads: None,
             max_body_bytes: self.config.max_body_bytes,
             batches: None,
@@ -171,6 +172,7 @@ impl RunningEndpoint {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
+            tier: controls.tier_now().map(Tier::as_str),
             threads: controls.spec.threads(),
             max_body_bytes: config.max_body_bytes,
             batches: endpoint.learned().map(|learned| learned.to_string()),
