@@ -29,6 +29,10 @@ MODELS = """
         def predict(self, x):
             return x
 
+    class Image(Slow):
+        def predict(self, x):
+            return ls.Response(bytes(range(256)), media_type="image/png")
+
     class Chat(Slow):
         def predict(self, messages):
             yield "one "
@@ -41,6 +45,7 @@ MODELS = """
             ls.LitServer(Slow(), path="/slow", **ASLEEP),
             ls.LitServer(Streams(stream=True), path="/streams", **ASLEEP),
             ls.LitServer(Fails(), path="/fails", **ASLEEP),
+            ls.LitServer(Image(), path="/image", **ASLEEP),
             ls.LitServer(Chat(spec=ls.OpenAISpec()), **ASLEEP),
             port=0,
         )
@@ -133,6 +138,12 @@ def test_an_error_is_an_event(server):
     ((kind, data),) = events(answer.text)
     assert kind == "error"
     assert "no worker of this endpoint is running" in json.loads(data)["detail"]
+
+
+def test_what_no_event_can_carry_is_an_error(ask):
+    _, text = ask("/image", 1)
+    ((kind, data),) = events(text)
+    assert (kind, "image/png" in json.loads(data)["detail"]) == ("error", True)
 
 
 def test_a_wrong_value_is_refused(server):

@@ -322,3 +322,23 @@ def test_the_memory_of_a_template_is_in_the_budget(serve, heavy, runtime, litple
     _, out, _ = litplex("ps")
     assert re.search(r"memory [\d.]+ MB of .* \(templates [\d.]+ MB\)", out), out
     assert re.search(r"/a .* asleep \(template\) ", out), out
+
+
+def test_a_model_that_fits_is_not_refused_because_of_its_template(serve, heavy, runtime, litplex):
+    heavy("DATA = bytearray(b'x') * (100 << 20)", "large")
+    options = {"min_workers": 0, "max_workers": 1}
+    server = serve(
+        f"{MODEL}\n    serve({preloading('heavy', 'large', **options)}, memory_budget='480MB')",
+        env=runtime,
+    )
+
+    def bytes_of(name, label):
+        text = server.client.get("/metrics").text
+        return float(re.findall(rf"{name}{{{label}}} (\S+)", text)[0])
+
+    server.post("/a", json="grow")
+    needs = "litplex_worker_predicted_memory_bytes"
+    wait_until(lambda: bytes_of(needs, 'endpoint="/a"') > 400e6)
+    assert litplex("scale", "/a", "0")[0] == 0
+    wait_until(lambda: bytes_of("litplex_template_memory_bytes", 'place="host"') > 100 << 20)
+    assert server.post("/a", json="look").status_code == 200

@@ -98,6 +98,31 @@ def test_a_model_goes_on_where_it_was(worker, name):
     assert server.errors == "torn down after 3\n"
 
 
+WAITS = """
+    class API(ls.LitAPI):
+        asked = False
+
+        async def health(self):
+            # The first answer comes before the worker is ready.
+            if self.asked:
+                say("asked")
+                await asyncio.sleep(3600)
+            self.asked = True
+            return True
+
+        async def predict(self, x):
+            return x
+"""
+
+
+def test_a_health_that_waits_on_the_event_loop_does_not_keep_it_awake(worker):
+    server = worker(WAITS, hibernates=True, calls=True)
+    server.send("control", frames.encode(frames.PING, id=1))
+    server.wait_for("asked")
+    hibernate(server)
+    server.send("data", frames.encode_message(frames.SETUP, {"device": "cpu"}))
+
+
 def test_a_worker_that_is_not_woken_tears_down(worker):
     server = worker(MODELS["plain"], hibernates=True, calls=True)
     hibernate(server)

@@ -59,14 +59,17 @@ pub(crate) fn begin_call(arrived: Instant, route: &Route, parts: &Parts) -> Outc
     let target = target.chosen(origin.map(|origin| &*origin.root));
     let origin = match priority(&parts.headers)? {
         Priority::Interactive => origin.cloned(),
-        class => {
-            let origin = origin.map(|origin| (**origin).clone()).unwrap_or_default();
-            Some(Arc::new(origin.with_priority(class)))
-        }
+        Priority::Batch => Some(in_batch_class(origin)),
     };
     let budget = TimeBudget::new(arrived, time_budget(target.timeout, &parts.headers)?);
     let takes_items = asks_for_items(&parts.headers);
     Ok(Call { target, budget, trace, origin, takes_items, is_split: false })
+}
+
+/// Returns the origin of a request as one in the class `batch`.
+pub(crate) fn in_batch_class(origin: Option<&Arc<Origin>>) -> Arc<Origin> {
+    let origin = origin.map(|origin| (**origin).clone()).unwrap_or_default();
+    Arc::new(origin.with_priority(Priority::Batch))
 }
 
 /// A body that was read.

@@ -12,9 +12,9 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, Request, Version};
 use http_body_util::BodyExt;
 use litplex_access::Guard;
-use litplex_core::{BoxError, ErrorCause, Origin, Outcome, ServeError, Trace};
+use litplex_core::{BoxError, ErrorCause, Origin, Outcome, Priority, ServeError, Trace};
 use litplex_http_core::body::Body;
-use litplex_http_core::headers::remove_hop_by_hop;
+use litplex_http_core::headers::{X_LITPLEX_PRIORITY, remove_hop_by_hop};
 use litplex_http_core::request_name::RequestName;
 use litplex_http_core::response::{self, HttpResponse, ResponseBody};
 use litplex_http_core::{path, read_body};
@@ -98,8 +98,14 @@ pub(crate) async fn forward(
     readdress(&mut request);
     let origin = request.extensions().get::<Arc<Origin>>();
     let scopes = origin.and_then(|origin| origin.root.scopes.clone());
+    let is_batch = origin.is_some_and(|origin| origin.root.priority == Priority::Batch);
     let number = request.extensions().get::<Arc<Trace>>().map(|trace| trace.request());
     introduce(request.headers_mut(), number, client, (target, scopes.as_deref()), &to);
+    if is_batch {
+        // Its caller is in this class, whatever it asks for.
+        let class = HeaderValue::from_static(Priority::Batch.as_str());
+        request.headers_mut().insert(X_LITPLEX_PRIORITY, class);
+    }
     let name = RequestName::new(request.headers(), request.extensions());
     let answer = exchange(to.socket, request, &name);
     let answered = match to.limit {

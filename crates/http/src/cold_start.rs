@@ -3,11 +3,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue,
+};
 use http::request::Parts;
 use http::{HeaderMap, Response};
 use http_body::Frame;
@@ -32,7 +34,7 @@ const COLD_START: &str = "cold-start";
 /// The time between two comments about the wait.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const EVENT_STREAM: &str = "text/event-stream";
 
 type Part = Result<Frame<Bytes>, Broken>;
 
@@ -51,20 +53,22 @@ pub(crate) fn is_asked(headers: &HeaderMap) -> Outcome<bool> {
     }
 }
 
-/// Answers a request of a client that asks to be told. While no worker is ready, the response is an event stream
-/// whatever the model answers: comments, and then its events, or its whole response as one event.
-pub(crate) async fn respond(
+/// Returns the wait for a worker of an endpoint; `None` if one is ready.
+pub(crate) async fn wait_for(route: &Route) -> Option<ColdStart> {
+    route.target.get()?.cold_start().await
+}
+
+/// Answers a request of a client that asks to be told, while no worker is ready: with an event stream whatever the model
+/// answers, comments, and then its events, or its whole response as one event.
+pub(crate) fn respond(
     memory: Arc<MemoryBudget>,
     route: Route,
     mut parts: Parts,
     body: Body,
 ) -> HttpResponse {
-    if cold_start(&route).await.is_none() {
-        return answer(&memory, &route, &parts, body).await;
-    }
     let takes_events = |value: &HeaderValue| value.as_bytes().starts_with(EVENT_STREAM.as_bytes());
     if !parts.headers.get_all(ACCEPT).iter().any(takes_events) {
-        parts.headers.insert(ACCEPT, EVENT_STREAM);
+        parts.headers.insert(ACCEPT, HeaderValue::from_static(EVENT_STREAM));
     }
     // Bounded: a client that does not read delays the rest.
     let (sender, received) = mpsc::channel(1);
@@ -74,9 +78,9 @@ pub(crate) async fn respond(
         let answer = tell_until(&route, &sender, answer).await;
         forward(answer, &sender).await;
     });
-    let mut response = Response::new(ResponseBody::boxed(Told { received, _telling: telling }));
+    let mut response = Response::new(ResponseBody::boxed(Told { received, telling }));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(WAIT, HeaderValue::from_static(COLD_START));
     response
@@ -98,10 +102,10 @@ async fn tell_until(
             answer = &mut answer => return answer,
             _ = ticks.tick(), if waits => {}
         }
-        let start = cold_start(route).await;
+        let start = wait_for(route).await;
         waits = start.is_some();
-        // If the client has left, the body is dropped, and this task with it.
-        let _ = sender.send(Ok(Frame::data(comment(route, begin.elapsed(), start)))).await;
+        // A client that does not read misses it. One that has left drops the body, and this task with it.
+        let _ = sender.try_send(Ok(Frame::data(comment(route, begin.elapsed(), start))));
     }
 }
 
@@ -120,7 +124,8 @@ fn comment(route: &Route, waited: Duration, start: Option<ColdStart>) -> Bytes {
 /// Sends a response as a part of an event stream.
 async fn forward(answer: HttpResponse, sender: &mpsc::Sender<Part>) {
     let (head, mut body) = answer.into_parts();
-    if head.headers.get(CONTENT_TYPE).is_some_and(|it| it == EVENT_STREAM) {
+    let media_type = media_type(&head.headers);
+    if media_type == EVENT_STREAM {
         while let Some(part) = body.frame().await {
             if sender.send(part).await.is_err() {
                 return;
@@ -128,15 +133,33 @@ async fn forward(answer: HttpResponse, sender: &mpsc::Sender<Part>) {
         }
         return;
     }
+    let is_text = media_type.starts_with("text/") || media_type.ends_with("json");
+    if !is_text || head.headers.contains_key(CONTENT_ENCODING) {
+        let detail = format!(
+            "an event stream cannot carry a response of type {media_type:?}; leave out `X-Litplex-Wait`"
+        );
+        let event = event_with(json!({"detail": detail}).to_string().as_bytes());
+        let _ = sender.send(Ok(error_event(&event))).await;
+        return;
+    }
     let part = match body.collect().await {
         Ok(whole) => {
             let event = event_with(&whole.to_bytes());
-            let kind = if head.status.is_success() { "" } else { "event: error\n" };
-            Ok(Frame::data([kind.as_bytes(), &event].concat().into()))
+            Ok(if head.status.is_success() { Frame::data(event) } else { error_event(&event) })
         }
         Err(broken) => Err(broken),
     };
     let _ = sender.send(part).await;
+}
+
+fn error_event(event: &[u8]) -> Frame<Bytes> {
+    Frame::data([b"event: error\n", event].concat().into())
+}
+
+/// Returns the media type of a response without its parameters.
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
 }
 
 async fn answer(
@@ -149,14 +172,10 @@ async fn answer(
     answered.unwrap_or_else(|error| route.error(&error))
 }
 
-async fn cold_start(route: &Route) -> Option<ColdStart> {
-    route.target.get()?.cold_start().await
-}
-
 /// The body of such a response. The request is cancelled when it is dropped.
 struct Told {
     received: mpsc::Receiver<Part>,
-    _telling: JoinSet<()>,
+    telling: JoinSet<()>,
 }
 
 impl http_body::Body for Told {
@@ -164,6 +183,11 @@ impl http_body::Body for Told {
     type Error = Broken;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Part>> {
-        self.received.poll_recv(cx)
+        if let Some(part) = ready!(self.received.poll_recv(cx)) {
+            return Poll::Ready(Some(part));
+        }
+        // If the task panicked, the response must not look complete.
+        let is_broken = matches!(ready!(self.telling.poll_join_next(cx)), Some(Err(_)));
+        Poll::Ready(is_broken.then_some(Err(Broken { status: 500 })))
     }
 }

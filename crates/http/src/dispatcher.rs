@@ -144,10 +144,11 @@ impl Dispatcher {
     async fn serve_endpoint(&self, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
         match cold_start::is_asked(&parts.headers) {
             Ok(false) => {}
-            Ok(true) => {
+            Ok(true) if cold_start::wait_for(route).await.is_some() => {
                 let (memory, route, parts) = (self.memory.clone(), route.clone(), parts.clone());
-                return Box::pin(cold_start::respond(memory, route, parts, body)).await;
+                return cold_start::respond(memory, route, parts, body);
             }
+            Ok(true) => {}
             Err(error) => return route.error(&error),
         }
         let response = predict(&self.memory, route, parts, body).await;

@@ -11,7 +11,6 @@ use litplex_access::{Admission, Refusal};
 use litplex_core::{ErrorCause, Origin, Priority, ServeError};
 use litplex_dialects::{Route, openai};
 use litplex_http_core::body::Body;
-use litplex_http_core::headers::X_LITPLEX_PRIORITY;
 use litplex_http_core::response::HttpResponse;
 use litplex_metrics::Shed;
 
@@ -113,12 +112,8 @@ impl Gate {
         let client = context.client.map(|client| client.address);
         match self.admit(target, request.headers(), client) {
             Ok(admission) => {
-                if let Some(scopes) = &admission.scopes {
-                    request.extensions_mut().insert(Arc::new(Origin::with_scopes(scopes.clone())));
-                }
-                if admission.is_batch {
-                    let class = HeaderValue::from_static(Priority::Batch.as_str());
-                    request.headers_mut().insert(X_LITPLEX_PRIORITY, class);
+                if let Some(origin) = origin(&admission) {
+                    request.extensions_mut().insert(Arc::new(origin));
                 }
                 let headers = admission.headers();
                 // Before the response: the client may leave while it waits for it.
@@ -338,4 +333,13 @@ fn stopping(request: &Request<Body>) -> HttpResponse {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+/// Returns what an admission says about its request, if that is more than the request does.
+fn origin(admission: &Admission) -> Option<Origin> {
+    let scopes = admission.scopes.clone();
+    if scopes.is_none() && !admission.is_batch {
+        return None;
+    }
+    let origin = scopes.map(Origin::with_scopes).unwrap_or_default();
+    Some(if admission.is_batch { origin.with_priority(Priority::Batch) } else { origin })
 }

@@ -333,7 +333,9 @@ impl SupervisorTask {
             Some(SlotPhase::Starting { wakes, .. }) => *wakes,
             _ => self.launch.wakes(0),
         };
-        if wakes { self.times.wake } else { self.times.load }
+        let StartTimes { load, wake } = self.times;
+        // Before the first wake a load is what is known.
+        if wakes { wake.or(load) } else { load }
     }
 
     fn publish(&mut self) {

@@ -39,7 +39,9 @@ pub use self::tool::{Tool, ToolCache};
 
 use self::message::{ENVELOPE_BYTES, Message, Refused};
 use crate::endpoint::{Endpoints, Route};
-use crate::predict::{Received, begin_call, compute, shed_for_memory, slow_client, tell};
+use crate::predict::{
+    Received, begin_call, compute, in_batch_class, shed_for_memory, slow_client, tell,
+};
 
 /// Responds to a request of this client to the tools of these endpoints.
 pub async fn respond(
@@ -246,11 +248,14 @@ async fn call(
     // Access to `/mcp` does not imply access to this endpoint: check it too.
     let admitted = route.guard.admit(&parts.headers, facts.client).map_err(|refused| refused.error);
     let computed = async {
-        let _admission = admitted?;
+        let admission = admitted?;
         if body.len() > route.max_body_bytes {
             return Err(read_body::too_large(route.max_body_bytes));
         }
         let mut call = begin_call(facts.arrived, route, parts)?;
+        if admission.is_batch {
+            call.origin = Some(in_batch_class(call.origin.as_ref()));
+        }
         let reservation = facts.reservation.clone();
         reservation.grow(body.len()).inspect_err(|error| shed_for_memory(route, error))?;
         let received = Received { content: Content::Json, body: vec![body], reservation };

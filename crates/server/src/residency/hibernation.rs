@@ -16,9 +16,6 @@ const MOST_KEPT: f64 = 0.5;
 /// The part of the free swap that stays free: other programs need some, too.
 const RESERVE: f64 = 0.1;
 
-/// The time in which a worker ends that was woken in vain.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// A function that runs when a worker that hibernates is gone, unless the worker is woken.
 pub(super) struct OnEnd(Option<Box<dyn FnOnce() + Send>>);
 
@@ -79,7 +76,7 @@ impl HibernatedWorkers {
         self.state().slots.get(&slot).is_some_and(|orders| !orders.is_closed())
     }
 
-    /// Wakes the worker of a slot; `None` if there is none. A caller that leaves meanwhile has it ended.
+    /// Wakes the worker of a slot; `None` if there is none. It is killed if the caller leaves meanwhile.
     pub(super) async fn wake(&self, slot: usize) -> Option<Result<Box<dyn Launched>, LaunchError>> {
         let orders = self.state().slots.remove(&slot)?;
         let (reply, woken) = oneshot::channel();
@@ -123,10 +120,14 @@ async fn kept(
     tokio::select! {
         gone = worker.gone() => tracing::warn!(slot, "gone while it hibernated: {gone}"),
         order = order => match order {
-            Ok(Order::Wake(reply)) => {
-                on_end.cancel();
-                if let Err(Ok(worker)) = reply.send(worker.wake().await) {
-                    worker.stop(GRACE).await;
+            Ok(Order::Wake(mut reply)) => {
+                let woken = tokio::select! {
+                    woken = worker.wake() => woken,
+                    // A worker that is not ready is killed, as at any start that is given up.
+                    () = reply.closed() => return,
+                };
+                if reply.send(woken).is_ok() {
+                    on_end.cancel();
                 }
             }
             Ok(Order::End(grace)) => worker.end(grace).await,
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_is_woken_once_and_one_that_is_woken_in_vain_is_stopped() {
+    async fn a_worker_is_woken_once_and_one_that_is_woken_in_vain_is_killed() {
         let (workers, ends) = (HibernatedWorkers::default(), Ends::default());
         keep(&workers, 0, &ends);
         keep(&workers, 1, &ends);
@@ -237,7 +238,7 @@ mod tests {
         let given_up = tokio::time::timeout(TIME / 2, workers.wake(1)).await;
         assert!(given_up.is_err());
         sleep(TIME).await;
-        assert_eq!(ends.counts(), [0, 1, 0], "the launches report their ends");
+        assert_eq!(ends.counts(), [0, 0, 1], "the launch reports the end of the other");
     }
 
     #[tokio::test(start_paused = true)]

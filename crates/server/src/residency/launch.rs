@@ -262,8 +262,8 @@ impl BudgetedWorker {
                     slot,
                     "hibernates: {rest} of {all} are left in memory, after {seconds:.2} s"
                 );
-                let on_end = claim.hibernated(Memory::on_host(after.resident));
-                hibernated.keep(slot, worker, on_end);
+                hibernated.keep(slot, worker, claim.hand_over());
+                claim.hibernates(Memory::on_host(after.resident));
             }
             None => {
                 tracing::info!(slot, "ends: swap did not take its memory");

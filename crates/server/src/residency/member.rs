@@ -210,12 +210,16 @@ impl Claim {
         self.member.handle.send(Message::Loads(self.worker));
     }
 
-    /// Notes that the worker hibernates and has still so much memory, and returns how its end is noted.
-    pub(super) fn hibernated(&self, memory: Memory) -> OnEnd {
+    /// Gives the claim of a worker that hibernates to its keeper, which notes its end.
+    pub(super) fn hand_over(&self) -> OnEnd {
         self.has_ended.store(true, Ordering::Relaxed);
         let (worker, member) = (self.worker, self.member.clone());
-        member.handle.send(Message::Hibernated(worker, memory));
         OnEnd::new(move || member.handle.send(Message::HibernationEnded(worker)))
+    }
+
+    /// Notes that the worker hibernates and has still so much memory, once its keeper can be told to end it.
+    pub(super) fn hibernates(&self, memory: Memory) {
+        self.member.handle.send(Message::Hibernated(self.worker, memory));
     }
 
     /// Notes that the process is gone. Once: the next worker of the slot has the same id.

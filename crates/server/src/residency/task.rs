@@ -47,6 +47,8 @@ pub(super) struct ResidencyTask {
     templates: Templates,
     /// The bytes that the templates have.
     template_memory: u64,
+    /// The bytes of the budget of the workers, as last decided with.
+    told_budget: u64,
     members: BTreeMap<EndpointId, JoinedMember>,
     /// The asks that wait, with the way to answer them.
     asks: BTreeMap<WorkerId, oneshot::Sender<Result<(), Refusal>>>,
@@ -112,6 +114,7 @@ impl ResidencyTask {
             starts,
             templates,
             template_memory: 0,
+            told_budget: host,
             members: BTreeMap::new(),
             asks: BTreeMap::new(),
             measured: BTreeMap::new(),
@@ -127,6 +130,7 @@ impl ResidencyTask {
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
         // Before any ask: the driver says how much there is.
         self.budget = self.devices.budget(self.host).await;
+        self.told_budget = self.budget.host;
         self.tell(Event::Budget(self.budget.clone()));
         self.measure_templates(Duration::ZERO);
         loop {
@@ -157,6 +161,23 @@ impl ResidencyTask {
             sleep(after).await;
             Figure::Templates(spawn_blocking(move || templates.footprint()).await.unwrap_or(0))
         });
+    }
+
+    fn tell_budget(&mut self) {
+        let left = self.budget_of_workers();
+        if left.host.abs_diff(self.told_budget) >= NOTEWORTHY {
+            self.told_budget = left.host;
+            self.tell(Event::Budget(left));
+        }
+    }
+
+    /// Returns the budget less what templates have. A model that fits without them must not be refused because of
+    /// them: forked from a template it needs less than was measured without.
+    fn budget_of_workers(&self) -> Memory {
+        let needs = self.members.keys().filter_map(|id| self.residency.prediction(*id));
+        let largest = needs.map(|(need, _)| need.host).max().unwrap_or(0);
+        let left = self.budget.short_of(&Memory::on_host(self.template_memory));
+        Memory { host: left.host.max(largest.min(self.budget.host)), ..left }
     }
 
     /// Returns the memory that workers and templates have.
@@ -260,6 +281,8 @@ impl ResidencyTask {
         demand: AskedFor,
         reply: oneshot::Sender<Result<(), Refusal>>,
     ) {
+        // What was measured since may be the largest need.
+        self.tell_budget();
         let AskedFor { queued, is_required, chain, deadline } = demand;
         // An ask that was answered may be renewed at the same time.
         if self.residency.has_memory(worker) {
@@ -394,11 +417,8 @@ impl ResidencyTask {
             }
             Figure::Templates(bytes) => {
                 self.measure_templates(WHILE_READY);
-                if bytes.abs_diff(self.template_memory) >= NOTEWORTHY {
-                    self.template_memory = bytes;
-                    let left = self.budget.short_of(&Memory::on_host(bytes));
-                    self.tell(Event::Budget(left));
-                }
+                self.template_memory = bytes;
+                self.tell_budget();
             }
             Figure::Memory(worker, monitor, memory) => {
                 // Of the worker before it in this slot, or of the same before it was ready.

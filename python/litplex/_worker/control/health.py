@@ -12,6 +12,8 @@ from litplex._worker import current
 
 WELL, UNWELL = 200, 503
 
+_LONGEST_WAIT_SECONDS = 5.0
+
 
 class Health:
     """Asks the model whether it is well, and keeps what it said last.
@@ -41,9 +43,10 @@ class Health:
         self._due.set()
 
     def wait(self) -> None:
-        """Blocks until no hook runs any more, after :meth:`end`."""
+        """Blocks until no hook runs any more, after :meth:`end`, for a few seconds at most. One
+        that waits for an event loop which has stopped goes on with the next loop."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LONGEST_WAIT_SECONDS)
 
     def _follow(self) -> None:
         current.set_none()
