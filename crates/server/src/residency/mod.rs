@@ -7,6 +7,7 @@ mod launch;
 mod measure;
 mod member;
 mod report;
+mod shown;
 mod starts;
 mod task;
 

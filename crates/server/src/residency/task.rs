@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{NextLoad, PlannedMemory, ResidencyStatus};
 use litplex_core::Monitor;
 use litplex_residency::{
-    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Plan, Refusal, Residency,
+    Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, Refusal, Residency,
     StartHistory, WorkerId,
 };
 use litplex_workers::{Templates, endpoint_span};
@@ -39,19 +38,19 @@ const HIBERNATION_GRACE: Duration = Duration::from_secs(10);
 
 /// The task.
 pub(super) struct ResidencyTask {
-    residency: Residency,
+    pub(super) residency: Residency,
     devices: Devices,
     host: u64,
-    budget: Memory,
+    pub(super) budget: Memory,
     starts: Starts,
     templates: Templates,
     /// The bytes that the templates have.
-    template_memory: u64,
+    pub(super) template_memory: u64,
     /// The bytes of the budget of the workers, as last decided with.
     told_budget: u64,
-    members: BTreeMap<EndpointId, JoinedMember>,
+    pub(super) members: BTreeMap<EndpointId, JoinedMember>,
     /// The asks that wait, with the way to answer them.
-    asks: BTreeMap<WorkerId, oneshot::Sender<Result<(), Refusal>>>,
+    pub(super) asks: BTreeMap<WorkerId, oneshot::Sender<Result<(), Refusal>>>,
     /// The workers with a process.
     measured: BTreeMap<WorkerId, Measured>,
     /// The workers that are ready and not measured since.
@@ -59,30 +58,30 @@ pub(super) struct ResidencyTask {
     /// The workers that are gone and whose memory is not back.
     returning: BTreeSet<WorkerId>,
     measuring: JoinSet<Figure>,
-    counts: BTreeMap<Arc<str>, Counts>,
+    pub(super) counts: BTreeMap<Arc<str>, Counts>,
     /// Whether the workers have more memory than the budget.
     is_over: bool,
-    publish: watch::Sender<MemoryReport>,
+    pub(super) publish: watch::Sender<MemoryReport>,
 }
 
 /// A generation that has joined.
-struct JoinedMember {
-    membership: Membership,
+pub(super) struct JoinedMember {
+    pub(super) membership: Membership,
     leave: mpsc::UnboundedSender<usize>,
-    last_eviction: Option<String>,
+    pub(super) last_eviction: Option<String>,
 }
 
 /// The counts of an endpoint since the server started, over all its generations.
 #[derive(Clone, Copy, Default)]
-struct Counts {
-    loads: u64,
-    load_seconds: f64,
-    wakes: u64,
-    waking_seconds: f64,
-    evictions: u64,
-    hits: u64,
-    misses: u64,
-    refusals: u64,
+pub(super) struct Counts {
+    pub(super) loads: u64,
+    pub(super) load_seconds: f64,
+    pub(super) wakes: u64,
+    pub(super) waking_seconds: f64,
+    pub(super) evictions: u64,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) refusals: u64,
 }
 
 /// The result of a measurement.
@@ -181,7 +180,7 @@ impl ResidencyTask {
     }
 
     /// Returns the memory that workers and templates have.
-    fn held(&self) -> Memory {
+    pub(super) fn held(&self) -> Memory {
         self.residency.held().plus(&Memory::on_host(self.template_memory))
     }
 
@@ -236,43 +235,6 @@ impl ResidencyTask {
             // The operator may have left.
             Message::Plan(reply) => drop(reply.send(self.plan())),
         }
-    }
-
-    /// Returns what a request for each endpoint would lead to now.
-    fn plan(&self) -> Vec<PlannedMemory> {
-        let now = Instant::now();
-        let planned = self.members.iter().filter_map(|(id, member)| {
-            let gpu = self.gpu(WorkerId { endpoint: *id, slot: 0 });
-            let plan = self.residency.plan(*id, gpu, now)?;
-            let (predicted, reload) = self.residency.prediction(*id)?;
-            let label = |id: &EndpointId| Some(self.members.get(id)?.membership.label.to_string());
-            let (evicts, reason) = match &plan {
-                Plan::Evicts(ids) => (ids.iter().filter_map(label).collect(), None),
-                Plan::Never(refusal) => (Vec::new(), Some(refusal.to_string())),
-                Plan::Resident | Plan::Fits | Plan::Waits => (Vec::new(), None),
-            };
-            let held = self.residency.held_by(*id);
-            Some(PlannedMemory {
-                endpoint: member.membership.label.to_string(),
-                needs: predicted.host,
-                needs_gpu: predicted.most_on_a_device(),
-                is_measured: self.residency.is_measured(*id),
-                load_seconds: reload.as_secs_f64(),
-                held: held.host,
-                held_gpu: held.devices.values().sum(),
-                stays: self.residency.stays(*id),
-                next: match plan {
-                    Plan::Resident => NextLoad::InMemory,
-                    Plan::Fits => NextLoad::Fits,
-                    Plan::Evicts(_) => NextLoad::Evicts,
-                    Plan::Waits => NextLoad::Waits,
-                    Plan::Never(_) => NextLoad::Never,
-                },
-                evicts,
-                reason,
-            })
-        });
-        planned.collect()
     }
 
     fn ask(
@@ -390,7 +352,7 @@ impl ResidencyTask {
     }
 
     /// Returns the GPU of a worker.
-    fn gpu(&self, worker: WorkerId) -> Option<usize> {
+    pub(super) fn gpu(&self, worker: WorkerId) -> Option<usize> {
         let gpus = &self.members.get(&worker.endpoint)?.membership.gpus;
         gpus.get(worker.slot % gpus.len().max(1)).copied().flatten()
     }
@@ -524,45 +486,5 @@ impl ResidencyTask {
             // A generation that ends stops its workers itself.
             let _ = member.leave.send(worker.slot);
         }
-    }
-
-    fn publish(&self) {
-        let endpoints =
-            self.members.iter().filter_map(|(id, member)| Some((*id, self.status(*id, member)?)));
-        let report = MemoryReport {
-            budget: self.budget.clone(),
-            held: self.held(),
-            templates: self.template_memory,
-            endpoints: endpoints.collect(),
-        };
-        self.publish.send_if_modified(|published| {
-            let has_changed = *published != report;
-            *published = report;
-            has_changed
-        });
-    }
-
-    /// Returns the memory of a generation's workers for operators.
-    fn status(&self, id: EndpointId, member: &JoinedMember) -> Option<ResidencyStatus> {
-        let (predicted, reload) = self.residency.prediction(id)?;
-        let counts = self.counts.get(&member.membership.label).copied().unwrap_or_default();
-        Some(ResidencyStatus {
-            predicted: predicted.host,
-            predicted_gpu: predicted.most_on_a_device(),
-            is_measured: self.residency.is_measured(id),
-            load_seconds: reload.as_secs_f64(),
-            is_waiting: self.asks.keys().any(|worker| worker.endpoint == id),
-            loads: counts.loads,
-            loading_seconds: counts.load_seconds,
-            may_hibernate: self.residency.may_hibernate(id),
-            hibernated: self.residency.hibernated(id),
-            wakes: counts.wakes,
-            waking_seconds: counts.waking_seconds,
-            evictions: counts.evictions,
-            last_eviction: member.last_eviction.clone(),
-            hits: counts.hits,
-            misses: counts.misses,
-            refusals: counts.refusals,
-        })
     }
 }
