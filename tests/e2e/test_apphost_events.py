@@ -128,6 +128,8 @@ def test_requests_that_are_under_way_are_counted(serve, told, tmp_path):
         wait_until((tmp_path / "said").exists)
         waiting.append(pool.submit(post, json="b"))
         wait_until(lambda: server.client.get("/active").json() == [3, 0])
+        # A request counts before its callbacks are called.
+        wait_until(lambda: (tmp_path / "said").read_text().count("only request") == 2)
         assert server.post("/two", json=1).json() == 1
         (tmp_path / "gate").touch()
         assert [answer.result().json() for answer in waiting] == ["a", "b"]
