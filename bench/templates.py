@@ -9,13 +9,12 @@ is on the PATH serves.
 
 import argparse
 import concurrent.futures
-import http.client
-import json
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
+
+from one_endpoint import Server
 
 MODEL = """
 import litplex as ls
@@ -27,54 +26,23 @@ class Model(ls.LitAPI):
 """
 
 
-class Server:
-    """A server of one endpoint whose model imports the modules.
-
-    Args:
-        args: The arguments of the program.
-        directory: Where its files are written.
-        options: Further options of the endpoint, by name.
-    """
+class TemplateServer(Server):
+    """A server whose model imports the modules."""
 
     def __init__(self, args, directory, options):
         imports = "\n".join(f"import {module}" for module in args.modules)
-        (directory / "model.py").write_text(MODEL.format(imports=imports))
-        endpoint = {"path": "/m", "api": "model.py:Model", "python": args.python, **options}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in endpoint.items()]
-        (directory / "litplex.toml").write_text("\n".join(["port = 0", "[[endpoint]]", *lines]))
-        self._log = directory / "log"
-        with self._log.open("w") as log:
-            command = ["litplex", "serve", directory / "litplex.toml"]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        self.wait_until(lambda: "ready: all endpoints" in self._log.read_text())
-        text = self._log.read_text()
-        self.address = text.partition("listening on http://")[2].split()[0]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._process.terminate()
-        self._process.wait()
-
-    def wait_until(self, condition):
-        """Waits until a function returns something that is true."""
-        while not condition():
-            if self._process.poll() is not None:
-                raise SystemExit(self._log.read_text())
-            time.sleep(0.05)
+        options = {"python": args.python, **options}
+        super().__init__(directory, MODEL.format(imports=imports), options)
 
     def ask(self):
         """Sends a request; returns the seconds until its response."""
-        begin = time.perf_counter()
-        connection = http.client.HTTPConnection(self.address, timeout=120)
-        connection.request("POST", "/m", "1", {"content-type": "application/json"})
-        assert connection.getresponse().read() == b"1"
-        return time.perf_counter() - begin
+        seconds, answer = super().ask()
+        assert answer == b"1"
+        return seconds
 
     def processes(self):
         """Returns the process ids of workers and templates."""
-        tasks = pathlib.Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
         return [pid for task in tasks for pid in task.read_text().split()]
 
     def memory(self):
@@ -86,7 +54,7 @@ class Server:
 def cold(args, directory, preload):
     """Returns the seconds from a request to its response, each time that the endpoint sleeps."""
     options = {"min_workers": 0, "max_workers": 1, "keep_alive": 1, "preload": preload}
-    with Server(args, directory, options) as server:
+    with TemplateServer(args, directory, options) as server:
         # The first worker is started, or waits for the template.
         server.ask()
         seconds = []
@@ -99,7 +67,7 @@ def cold(args, directory, preload):
 
 def memory(args, directory, preload, workers):
     """Returns the memory of so many workers that have answered requests, in MB."""
-    with Server(args, directory, {"workers_per_device": workers, "preload": preload}) as server:
+    with TemplateServer(args, directory, {"workers_per_device": workers, "preload": preload}) as server:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: server.ask(), range(64)))
         return server.memory()
