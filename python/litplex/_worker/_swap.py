@@ -7,6 +7,7 @@ CAP_SYS_NICE for it.
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import sys
 import time
@@ -42,7 +43,7 @@ class _Mapping(NamedTuple):
 
 def is_possible() -> bool:
     """Returns whether this system can move the memory of a process to swap."""
-    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "madvise")
+    return sys.platform == "linux" and hasattr(_libc(), "madvise")
 
 
 def page_out() -> list[_Mapping]:
@@ -79,13 +80,13 @@ def page_in(mappings: list[_Mapping]) -> None:
 
 def _advise(begin: int, end: int, advice: int) -> None:
     # Some mappings refuse it, such as locked ones, and older kernels know not all advice.
-    _libc().madvise(begin, end - begin, advice)
+    address, length = ctypes.c_void_p(begin), ctypes.c_size_t(end - begin)
+    _libc().madvise(address, length, advice)
 
 
+@functools.lru_cache(None)
 def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None)
-    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return libc
+    return ctypes.CDLL(None)
 
 
 def _mappings() -> list[_Mapping]:
