@@ -143,12 +143,11 @@ impl Dispatcher {
 
     async fn serve_endpoint(&self, route: &Route, parts: &Parts, body: Body) -> HttpResponse {
         match cold_start::is_asked(&parts.headers) {
-            Ok(false) => {}
             Ok(true) if cold_start::wait_for(route).await.is_some() => {
                 let (memory, route, parts) = (self.memory.clone(), route.clone(), parts.clone());
                 return cold_start::respond(memory, route, parts, body);
             }
-            Ok(true) => {}
+            Ok(_) => {}
             Err(error) => return route.error(&error),
         }
         let response = predict(&self.memory, route, parts, body).await;

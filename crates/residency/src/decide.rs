@@ -236,7 +236,8 @@ impl Residency {
         let unwanted =
             self.workers.iter().filter(|(id, it)| it.hibernates() && !hibernates(id.endpoint));
         let unwanted: Vec<_> = unwanted.map(|(id, _)| *id).collect();
-        unwanted.into_iter().map(|id| self.evict(id, EvictionCause::OverBudget, now)).collect()
+        unwanted.iter().for_each(|id| self.leave(*id, now));
+        unwanted.into_iter().map(Action::End).collect()
     }
 
     /// Evicts what is above the budget: idle workers, then busy ones, then those that have served nothing yet.
@@ -258,17 +259,22 @@ impl Residency {
 
     fn grant(&mut self, waiting: &Waiting, now: Instant) {
         let Waiting { ask, need, .. } = waiting;
-        let wakes = self.workers.get(&ask.worker).is_some_and(Worker::hibernates);
+        let wakes = self.hibernates(ask.worker);
         let phase = Phase::Loading { chain: ask.chain.clone(), wakes };
         self.workers.insert(ask.worker, Worker { phase, memory: need.clone(), since: now });
     }
 
     /// Makes a worker leave, and returns what the caller does for it.
     pub(crate) fn evict(&mut self, worker: WorkerId, cause: EvictionCause, now: Instant) -> Action {
-        let Some(state) = self.workers.get_mut(&worker) else { return Action::End(worker) };
-        let hibernates = state.hibernates();
-        (state.phase, state.since) = (Phase::Leaving, now);
+        let hibernates = self.hibernates(worker);
+        self.leave(worker, now);
         if hibernates { Action::End(worker) } else { Action::Evict { worker, cause } }
+    }
+
+    fn leave(&mut self, worker: WorkerId, now: Instant) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            (worker.phase, worker.since) = (Phase::Leaving, now);
+        }
     }
 
     /// Returns whether a worker can be granted: the one before it in its slot is gone, or hibernates and wakes.

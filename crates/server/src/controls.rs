@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
-use litplex_admin::{
-    EndpointStatus, Mode, Refusal, ResidencyStatus, Tier, WorkerCount, WorkerStatus,
-};
+use litplex_admin::{EndpointStatus, Mode, Refusal, Tier, WorkerCount, WorkerStatus};
 use litplex_calls::WatchedQueue;
 use litplex_config::{Source, Workers};
 use litplex_core::{Device, Identity, Launch, LoadedFile};
@@ -195,7 +193,7 @@ impl EndpointControls {
             in_flight: load.in_flight,
             requests: self.edge.ended(),
             batches: self.endpoint.learned().map(|learned| learned.to_string()),
-            tier: self.tier(residency.as_ref()),
+            tier: self.tier(),
             residency,
             workers: workers.map(|(slot, state)| self.worker(slot, state, load)).collect(),
             generations: Vec::new(),
@@ -204,23 +202,18 @@ impl EndpointControls {
     }
 
     /// Returns how near the model is to serve, if its workers are processes.
-    fn tier(&self, residency: Option<&ResidencyStatus>) -> Option<Tier> {
+    pub(crate) fn tier(&self) -> Option<Tier> {
         let launch = self.launch.upgrade().filter(|_| self.kind == "python")?;
         let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
         Some(if self.view.states().iter().any(is_ready) {
             Tier::Hot
-        } else if residency.is_some_and(|it| it.hibernated > 0) {
+        } else if self.memory.status().is_some_and(|it| it.hibernated > 0) {
             Tier::Hibernated
         } else if launch.has_template() {
             Tier::Template
         } else {
             Tier::Cold
         })
-    }
-
-    /// Returns the tier as it is now.
-    pub(crate) fn tier_now(&self) -> Option<Tier> {
-        self.tier(self.memory.status().as_ref())
     }
 
     fn worker(&self, slot: usize, state: &SlotState, load: &EndpointLoad) -> WorkerStatus {

@@ -172,7 +172,7 @@ impl RunningEndpoint {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect(),
-            tier: controls.tier_now().map(Tier::as_str),
+            tier: controls.tier().map(Tier::as_str),
             threads: controls.spec.threads(),
             max_body_bytes: config.max_body_bytes,
             batches: endpoint.learned().map(|learned| learned.to_string()),

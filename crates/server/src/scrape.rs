@@ -83,7 +83,7 @@ fn observe(controls: &EndpointControls, load: &EndpointLoad) -> Observed {
             error: learned.error,
         }),
         residency: residency(controls),
-        tier: controls.tier_now().map(Tier::as_str),
+        tier: controls.tier().map(Tier::as_str),
         slots: load.busy.iter().enumerate().map(|(slot, busy)| worker(load, slot, *busy)).collect(),
         devices: device_seconds(controls, load),
     }

@@ -66,7 +66,7 @@ impl HibernatedWorkers {
         } else {
             state.slots.insert(slot, orders);
         }
-        // Of those that have ended nothing is left to know.
+        // Otherwise the set would grow with each worker.
         while state.tasks.try_join_next().is_some() {}
         state.tasks.spawn(kept(slot, worker, on_end, order).in_current_span());
     }
@@ -156,7 +156,7 @@ pub(super) async fn pageable(monitor: &Arc<dyn Monitor>) -> Option<Pageable> {
 }
 
 /// Returns whether the memory of a worker went to swap.
-pub(super) fn has_left(before: Pageable, after: Pageable) -> bool {
+pub(super) fn went_to_swap(before: Pageable, after: Pageable) -> bool {
     after.resident as f64 <= (before.resident + before.swapped) as f64 * MOST_KEPT
 }
 
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn what_was_in_swap_before_counts_as_moved() {
         let before = Pageable { resident: 8, anonymous: 8, swapped: 1000 };
-        assert!(has_left(before, Pageable { resident: 5, anonymous: 5, swapped: 1003 }));
+        assert!(went_to_swap(before, Pageable { resident: 5, anonymous: 5, swapped: 1003 }));
         let before = Pageable { resident: 1000, anonymous: 900, swapped: 0 };
-        assert!(!has_left(before, Pageable { resident: 900, anonymous: 800, swapped: 100 }));
+        assert!(!went_to_swap(before, Pageable { resident: 900, anonymous: 800, swapped: 100 }));
     }
 }

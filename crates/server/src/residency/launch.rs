@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
-use super::hibernation::{HibernatedWorkers, has_left, pageable, swappable};
+use super::hibernation::{HibernatedWorkers, pageable, swappable, went_to_swap};
 use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
@@ -254,7 +254,7 @@ impl BudgetedWorker {
         let Some(before) = swappable(&monitor).await else { return worker.stop(grace).await };
         let begin = Instant::now();
         let Some(worker) = worker.hibernate(grace).await else { return };
-        match pageable(&monitor).await.filter(|after| has_left(before, *after)) {
+        match pageable(&monitor).await.filter(|after| went_to_swap(before, *after)) {
             Some(after) => {
                 let seconds = begin.elapsed().as_secs_f64();
                 let (all, rest) = (size_in_words(before.resident), size_in_words(after.resident));

@@ -55,7 +55,7 @@ pub struct PythonLaunch {
     launcher: Arc<Launcher>,
 }
 
-pub(crate) struct Launcher {
+struct Launcher {
     worker: WorkerSpec,
     process: ProcessSpec,
     attach: Arc<dyn Attach>,

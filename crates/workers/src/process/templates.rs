@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use litplex_wire::SlowImport;
@@ -34,19 +34,25 @@ pub enum Preload {
 pub struct Templates(Arc<Mutex<HashMap<TemplateSpec, Weak<Template>>>>);
 
 impl Templates {
+    /// Returns whether no endpoint has a template.
+    pub fn is_empty(&self) -> bool {
+        self.running().is_empty()
+    }
+
     /// Measures the bytes of memory that all templates have, of which pages that workers share count in part. Blocks
     /// for milliseconds.
     pub fn footprint(&self) -> u64 {
-        let templates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Not under the lock: launches take it.
-        let running: Vec<_> = templates.values().filter_map(Weak::upgrade).collect();
-        drop(templates);
-        running.iter().map(|template| template.footprint()).sum()
+        self.running().iter().map(|template| template.footprint()).sum()
+    }
+
+    fn running(&self) -> Vec<Arc<Template>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     /// Returns the running template of this specification, or starts it.
     fn get(&self, spec: TemplateSpec, output: &OutputSpec) -> Arc<Template> {
-        let mut templates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut templates = self.lock();
         templates.retain(|_, template| template.strong_count() > 0);
         if let Some(template) = templates.get(&spec).and_then(Weak::upgrade) {
             return template;
@@ -54,6 +60,10 @@ impl Templates {
         let template = Arc::new(Template::start(spec.clone(), output));
         templates.insert(spec, Arc::downgrade(&template));
         template
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TemplateSpec, Weak<Template>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -139,7 +149,7 @@ impl Preloaded {
         Some(template)
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
