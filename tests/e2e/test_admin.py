@@ -312,7 +312,7 @@ def test_the_level_of_the_log_is_set_while_the_server_runs(serve, runtime, litpl
     assert litplex("log-level", "debug")[1] == "debug\n"
     assert litplex("scale", "/echo", "0")[0] == 0
     wait_until(lambda: "DEBUG /echo#0: draining" in litplex("logs")[1])
-    assert "DEBUG /echo#0: draining" in server.output
+    server.wait_for_line("DEBUG /echo#0: draining")
     status, _, err = litplex("log-level", "debg")
     assert (status, "invalid level `debg`: expected off, error, warn" in err) == (1, True)
 

@@ -138,7 +138,7 @@ def test_requests_that_are_under_way_are_counted(serve, told, tmp_path):
     assert (said.count("only request"), said.count("only response")) == (2, 2)
     assert "only request 1 1 1;" in said
     assert server.client.get("/active").json() == [1, 0]
-    assert "ValueError: broken callback" in server.output
+    server.wait_for_line("ValueError: broken callback")
 
 
 def test_callbacks_get_the_event_of_a_stream_whose_client_leaves(serve, told, tmp_path):

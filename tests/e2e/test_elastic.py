@@ -136,7 +136,7 @@ def test_an_endpoint_scaled_to_none_sleeps_until_a_request_comes(serve, runtime,
         assert server.post(path, json=0).status_code == 200
         assert (endpoint(path)["state"], endpoint(path)["wanted"]) == ("ready", 1)
     for line in ("asleep: it was scaled to none by hand", "wakes: a request waits"):
-        assert server.output.count(line) == 2, line
+        wait_until(lambda line=line: server.output.count(line) == 2, lambda: server.output)
 
 
 def test_a_number_by_hand_is_given_back(serve, runtime, litplex, endpoint):

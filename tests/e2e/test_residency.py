@@ -163,7 +163,9 @@ def test_a_chain_of_calls_that_cannot_fit_at_once_is_refused_with_the_sum(serve)
     # Its caller is loaded in its place; then there is no room for both.
     answer = server.post("/front", json=1)
     assert answer.status_code >= 500
-    assert re.search(r"needs 0\.1\d GB beside 0\.1\d GB, of 0\.30 GB", server.output), server.output
+    says = r"needs 0\.1\d GB beside 0\.1\d GB, of 0\.30 GB"
+    assert re.search(says, answer.text), answer.text
+    server.wait_for_line(says)
     wait_until(lambda: server.post("/back", json=1).status_code == 200)
     assert server.stop() == 0
 
