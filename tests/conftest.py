@@ -294,6 +294,11 @@ class Server(Program):
     def post(self, path, **request):
         return self.client.post(path, **request)
 
+    def wait_for_request(self, path):
+        """Waits until one request for an endpoint is in flight."""
+        line = f'litplex_inflight_requests{{endpoint="{path}"}} 1'
+        wait_until(lambda: line in self.client.get("/metrics").text.splitlines())
+
     def workers(self):
         """Returns the process ids of the workers."""
         return [pid for pid in descendants(self.process.pid) if "_worker" in command_of(pid)]

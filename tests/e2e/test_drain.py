@@ -120,7 +120,7 @@ def test_grace_that_runs_out_ends_what_is_in_flight(serve):
 
     thread = threading.Thread(target=call)
     thread.start()
-    time.sleep(0.5)
+    server.wait_for_request("/predict")
     begin = time.monotonic()
     server.stop()
     assert 0.9 <= time.monotonic() - begin < 20

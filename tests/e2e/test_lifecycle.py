@@ -60,7 +60,7 @@ def test_a_signal_lets_requests_finish_and_ends_everything(serve, number):
     workers = server.workers()
     assert len(workers) == 3
     call = Call(server, "/sleep", 1)
-    time.sleep(0.3)
+    server.wait_for_request("/sleep")
     server.signal(number)
     assert call.result().json() == "slept"
     assert server.wait() == 0
@@ -74,7 +74,7 @@ def test_a_signal_to_every_process_lets_requests_finish_too(serve):
     """A service manager does that, and the program passes its own signal on."""
     server = serve(SLEEPER)
     call = Call(server, "/sleep", 1)
-    time.sleep(0.3)
+    server.wait_for_request("/sleep")
     for pid in [*descendants(server.process.pid), server.process.pid]:
         os.kill(pid, signal.SIGTERM)
     assert call.result().json() == "slept"
@@ -85,7 +85,7 @@ def test_a_second_signal_stops_at_once(serve):
     server = serve(SLEEPER)
     workers = server.workers()
     call = Call(server, "/sleep", 600)
-    time.sleep(0.3)
+    server.wait_for_request("/sleep")
     server.signal(signal.SIGINT)
     server.wait_for_line("stopping; requests in flight")
     # Signals that are closer together mean one thing.
@@ -103,7 +103,7 @@ def test_no_worker_outlives_what_started_it(serve, victim):
     workers = server.workers()
     parent = parent_of(workers[0])
     call = Call(server, "/sleep", 600)
-    time.sleep(0.3)
+    server.wait_for_request("/sleep")
     os.kill(server.process.pid if victim == "program" else parent, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, [*workers, parent])))
     assert call.result() is None or call.result().status_code in (502, 503)
@@ -140,7 +140,7 @@ def test_a_request_that_kills_its_workers_costs_no_other_request(serve):
 def test_a_killed_worker_is_reported_with_its_signal_and_replaced(serve):
     server = serve(SLEEPER)
     call = Call(server, "/sleep", 1)
-    time.sleep(0.3)
+    server.wait_for_request("/sleep")
     workers = server.workers()
     os.kill(workers[0], signal.SIGKILL)
     assert call.result().json() == "slept"

@@ -31,7 +31,7 @@ def test_sigterm_ends_the_server_and_all_it_started(serve):
     workers = server.workers()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.post, "/predict", json=0.5)
-        time.sleep(0.2)
+        server.wait_for_request("/predict")
         server.signal(signal.SIGTERM)
         assert answer.result().json() == 0.5
     assert server.wait() == 0
