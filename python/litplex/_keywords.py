@@ -261,8 +261,9 @@ class EndpointOptions(TypedDict, total=False):
             ``min_workers`` never do. Value: true or false. Default: false.
         hibernate: Whether a worker that leaves memory hibernates: its process is stopped and its
             memory moved to swap, and the next request wakes it instead of loading the model. Needs
-            Linux, swap with room and a model on the CPU; a worker ends as usual where these are
-            missing. Value: true or false. Default: false.
+            Linux, swap with room and, for a model on a GPU, one of NVIDIA with a driver from 570
+            on; a worker ends as usual where these are missing. Value: true or false. Default:
+            false.
         memory: The memory that a worker is expected to need, until one was measured
             (``memory_budget``). It is no limit; ``memory_limit`` is. Value: a number of bytes or a
             text such as "2GB" or "512MiB". Default: what earlier starts have used.

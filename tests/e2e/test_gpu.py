@@ -1,4 +1,4 @@
-"""The memory of workers on a real GPU."""
+"""Workers on a real GPU: their memory, and their hibernation."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ import sys
 import pytest
 from conftest import wait_until
 from prometheus_client.parser import text_string_to_metric_families
+from test_hibernation import needs_swap, process_state
 
 pytestmark = pytest.mark.gpu
 
@@ -125,3 +126,44 @@ def test_shares_that_are_more_than_the_gpu_are_refused(serve):
     server = serve(f"{HOLDS}\n    serve(0.6, 0.5)", ready=False)
     assert server.wait() == 2
     assert "`gpu_memory_fraction` on cuda:0 adds up to 1.1" in server.output
+
+
+SLEEPS = """
+    import os
+    import torch
+
+    class Sleeps(ls.LitAPI):
+        def setup(self, device):
+            torch.manual_seed(1)
+            self.held = torch.rand(1 << 26, device=device)
+            self.count = 0
+
+        def predict(self, x):
+            self.count += 1
+            return [os.getpid(), self.count, (self.held * x).sum().item()]
+
+    if __name__ == "__main__":
+        ls.run_servers(
+            ls.LitServer(
+                Sleeps(), path="/sleeps", devices=[0], min_workers=0, max_workers=1,
+                hibernate=True, preload=[], keep_alive="auto",
+            ),
+            port=0,
+        )
+"""
+
+
+@needs_swap
+def test_a_worker_hibernates_without_memory_of_the_gpu_and_answers_as_before(
+    serve, runtime, litplex
+):
+    server = serve(SLEEPS, env=runtime)
+    process, count, total = server.post("/sleeps", json=2).json()
+    for round in (2, 3):
+        assert litplex("scale", "/sleeps", "0")[0] == 0
+        wait_until(lambda: process_state(process) == "T")
+        server.wait_for_line("/sleeps: hibernates: ")
+        used = by_endpoint(server, "litplex_worker_gpu_memory_bytes")
+        assert not used.get("/sleeps")
+        assert server.post("/sleeps", json=2).json() == [process, count - 1 + round, total]
+    assert server.stop() == 0

@@ -272,7 +272,7 @@ pub const OPTIONS: &[OptionDef] = options! {
     Endpoint "pinned": Kind::Boolean, "true or false", "false",
         "Whether no worker of the endpoint leaves memory for another endpoint's. Those up to `min_workers` never do.";
     Endpoint "hibernate": Kind::Boolean, "true or false", "false",
-        "Whether a worker that leaves memory hibernates: its process is stopped and its memory moved to swap, and the next request wakes it instead of loading the model. Needs Linux, swap with room and a model on the CPU; a worker ends as usual where these are missing.";
+        "Whether a worker that leaves memory hibernates: its process is stopped and its memory moved to swap, and the next request wakes it instead of loading the model. Needs Linux, swap with room and, for a model on a GPU, one of NVIDIA with a driver from 570 on; a worker ends as usual where these are missing.";
     Endpoint "memory": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "what earlier starts have used",
         "The memory that a worker is expected to need, until one was measured (`memory_budget`). It is no limit; `memory_limit` is.";
     Endpoint "gpu_memory": Kind::Bytes, "a number of bytes or a text such as \"2GB\" or \"512MiB\"", "what earlier starts have used",

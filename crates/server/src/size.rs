@@ -44,7 +44,7 @@ impl Size {
             // After a time without requests the autoscaler stops workers, which knows the load.
             is_kept: options.keep_alive == KeepAlive::Forever,
             is_pinned: options.is_pinned,
-            hibernates: options.hibernates && is_process && gpus.iter().all(Option::is_none),
+            hibernates: options.hibernates && is_process,
             min_workers: self.limits.min,
         }
     }

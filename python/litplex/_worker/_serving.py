@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from litplex._launched import request_marks
 from litplex._worker._link import Link
@@ -104,24 +105,45 @@ class Serving:
 def hibernate(order: dict[str, Any]) -> Link | None:
     """Moves the memory of this process to swap and connects again, which tells the server to
     stop the process. Returns the link once it is woken; None if it is to end."""
-    from litplex._worker import _swap
+    from litplex._worker import _cuda, _swap
 
     request_marks.set_current_requests(())
+    try:
+        is_off_gpus = _cuda.checkpoint()
+    except _cuda.CheckpointError as error:
+        print(f"ends and does not hibernate: {error}", file=sys.stderr)
+        return None
     resident = _swap.page_out()
     link = Link(order)
     if link.wait_for_setup() is None:
+        if is_off_gpus:
+            # Others may have its room there, and without it a `teardown` that uses CUDA waits.
+            _leave(0)
         return None
     _swap.page_in(resident)
+    if is_off_gpus:
+        try:
+            _cuda.restore()
+        except _cuda.CheckpointError as error:
+            print(f"ends, because its memory cannot be moved back: {error}", file=sys.stderr)
+            _leave(1)
     return link
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process without anything that could call CUDA, such as destructors."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def may_hibernate(setup: dict[str, Any]) -> bool:
     """Returns whether the server may ask this worker to hibernate."""
     if not setup.get("hibernates"):
         return False
-    from litplex._worker import _swap
+    from litplex._worker import _cuda, _swap
 
-    return _swap.is_possible()
+    return _swap.is_possible() and _cuda.can_checkpoint(setup["device"])
 
 
 def finish_background_tasks() -> None:

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use litplex_core::{Hibernated, LaunchError, Launched, Monitor, Pageable, size_in_words};
-use litplex_devices::free_swap;
+use litplex_core::{Hibernated, LaunchError, Launched, size_in_words};
+use litplex_devices::{free_memory, free_swap};
 use tokio::sync::oneshot;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tracing::Instrument;
+
+use super::measure::Movable;
 
 /// The part of its memory that a worker may keep: with more of it there was no room in swap, and it is ended.
 const MOST_KEPT: f64 = 0.5;
@@ -137,27 +139,40 @@ async fn kept(
     }
 }
 
-/// Returns what a worker has, if it can hibernate as things are: swap has room for it.
-pub(super) async fn swappable(monitor: &Arc<dyn Monitor>) -> Option<Pageable> {
-    let figures = pageable(monitor).await.zip(free_swap());
-    let (memory, free) = figures?;
-    let has_room = memory.anonymous as f64 <= free as f64 * (1.0 - RESERVE);
-    if !has_room {
-        let (bytes, free) = (size_in_words(memory.anonymous), size_in_words(free));
-        tracing::info!("ends and does not hibernate: it has {bytes}, and {free} of swap are free");
+/// Returns why a worker with this memory cannot hibernate as things are; `None` if it can.
+pub(super) fn obstacle(worker: &Movable) -> Option<String> {
+    let room = Room { swap: free_swap().unwrap_or(0), memory: free_memory().unwrap_or(u64::MAX) };
+    room.is_too_small_for(worker)
+}
+
+/// The room on the host.
+struct Room {
+    swap: u64,
+    memory: u64,
+}
+
+impl Room {
+    fn is_too_small_for(&self, worker: &Movable) -> Option<String> {
+        let on_gpu = worker.memory.most_on_a_device();
+        let moved = worker.host.anonymous + on_gpu;
+        let [moved_in_words, swap, memory] = [moved, self.swap, self.memory].map(size_in_words);
+        if moved as f64 > self.swap as f64 * (1.0 - RESERVE) {
+            return Some(format!("it has {moved_in_words}, and {swap} of swap are free"));
+        }
+        // The driver moves it to memory of the host first.
+        (on_gpu > self.memory).then(|| {
+            let on_gpu = size_in_words(on_gpu);
+            format!("it has {on_gpu} on the GPU, and {memory} of the host are free")
+        })
     }
-    has_room.then_some(memory)
 }
 
-/// Measures what hibernation moves of a worker.
-pub(super) async fn pageable(monitor: &Arc<dyn Monitor>) -> Option<Pageable> {
-    let monitor = monitor.clone();
-    spawn_blocking(move || monitor.pageable()).await.ok().flatten()
-}
-
-/// Returns whether the memory of a worker went to swap.
-pub(super) fn went_to_swap(before: Pageable, after: Pageable) -> bool {
-    after.resident as f64 <= (before.resident + before.swapped) as f64 * MOST_KEPT
+/// Returns whether the memory of a worker went to swap, and that of a GPU with it.
+pub(super) fn went_to_swap(before: &Movable, after: &Movable) -> bool {
+    let is_small = |rest: u64, all: u64| rest as f64 <= all as f64 * MOST_KEPT;
+    let on_gpu = before.memory.most_on_a_device();
+    let all = before.host.resident + before.host.swapped + on_gpu;
+    is_small(after.host.resident, all) && is_small(after.memory.most_on_a_device(), on_gpu)
 }
 
 #[cfg(test)]
@@ -165,7 +180,8 @@ mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use litplex_core::{BoxFuture, WorkerExit};
+    use litplex_core::{BoxFuture, Pageable, WorkerExit};
+    use litplex_residency::Memory;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -264,11 +280,35 @@ mod tests {
         assert_eq!(ends.counts(), [0, 0, 1]);
     }
 
+    const GB: u64 = 1 << 30;
+
+    fn movable(host: u64, on_gpu: u64) -> Movable {
+        let host = Pageable { resident: host, anonymous: host, swapped: 0 };
+        Movable { host, memory: Memory::on_host(host.resident).with_device(0, on_gpu) }
+    }
+
     #[test]
-    fn what_was_in_swap_before_counts_as_moved() {
-        let before = Pageable { resident: 8, anonymous: 8, swapped: 1000 };
-        assert!(went_to_swap(before, Pageable { resident: 5, anonymous: 5, swapped: 1003 }));
-        let before = Pageable { resident: 1000, anonymous: 900, swapped: 0 };
-        assert!(!went_to_swap(before, Pageable { resident: 900, anonymous: 800, swapped: 100 }));
+    fn a_worker_hibernates_if_swap_has_room_for_it_and_the_host_for_what_is_on_the_gpu() {
+        let room = Room { swap: 10 * GB, memory: 4 * GB };
+        assert_eq!(room.is_too_small_for(&movable(5 * GB, 4 * GB)), None);
+        let says = "it has 10.7 GB, and 10.7 GB of swap are free";
+        assert_eq!(room.is_too_small_for(&movable(6 * GB, 4 * GB)).as_deref(), Some(says));
+        let says = "it has 5.4 GB on the GPU, and 4.3 GB of the host are free";
+        assert_eq!(room.is_too_small_for(&movable(GB, 5 * GB)).as_deref(), Some(says));
+    }
+
+    #[test]
+    fn a_worker_that_keeps_its_memory_of_the_host_or_the_gpu_did_not_go_to_swap() {
+        let before = movable(GB, 8 * GB);
+        assert!(went_to_swap(&before, &movable(GB, 0)));
+        assert!(!went_to_swap(&before, &movable(9 * GB, 0)), "swap took nothing");
+        assert!(!went_to_swap(&before, &movable(GB, 8 * GB)), "the driver gave nothing back");
+        assert!(!went_to_swap(&movable(GB, 0), &movable(GB, 0)));
+        let mut half_there = movable(8, 0);
+        half_there.host.swapped = 1000;
+        assert!(
+            went_to_swap(&half_there, &movable(5, 0)),
+            "what was in swap before counts as moved"
+        );
     }
 }

@@ -7,14 +7,15 @@ use litplex_calls::WatchedQueue;
 use litplex_core::{
     BoxFuture, Launch, LaunchError, Launched, Loading, Monitor, NoRoom, WorkerExit, size_in_words,
 };
-use litplex_residency::{Memory, Refusal, RefusalReason};
+use litplex_residency::{Refusal, RefusalReason};
 use litplex_scheduler::Endpoint;
 use litplex_workers::endpoint_span;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
-use super::hibernation::{HibernatedWorkers, pageable, swappable, went_to_swap};
+use super::hibernation::{HibernatedWorkers, obstacle, went_to_swap};
+use super::measure::Movable;
 use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
@@ -251,19 +252,25 @@ impl BudgetedWorker {
         let Self { worker, claim, slot, hibernated, demand, .. } = self;
         let monitor = worker.monitor().filter(|_| demand.may_hibernate());
         let Some(monitor) = monitor else { return worker.stop(grace).await };
-        let Some(before) = swappable(&monitor).await else { return worker.stop(grace).await };
+        let measured = claim.measured(monitor);
+        let Some(before) = measured.movable().await else { return worker.stop(grace).await };
+        if let Some(obstacle) = obstacle(&before) {
+            tracing::info!(slot, "ends and does not hibernate: {obstacle}");
+            return worker.stop(grace).await;
+        }
         let begin = Instant::now();
         let Some(worker) = worker.hibernate(grace).await else { return };
-        match pageable(&monitor).await.filter(|after| went_to_swap(before, *after)) {
-            Some(after) => {
+        match measured.movable().await.filter(|after| went_to_swap(&before, after)) {
+            Some(Movable { memory: rest, .. }) => {
                 let seconds = begin.elapsed().as_secs_f64();
-                let (all, rest) = (size_in_words(before.resident), size_in_words(after.resident));
+                let (all, left) =
+                    (size_in_words(before.memory.total()), size_in_words(rest.total()));
                 tracing::info!(
                     slot,
-                    "hibernates: {rest} of {all} are left in memory, after {seconds:.2} s"
+                    "hibernates: {left} of {all} are left in memory, after {seconds:.2} s"
                 );
                 hibernated.keep(slot, worker, claim.hand_over());
-                claim.hibernates(Memory::on_host(after.resident));
+                claim.hibernates(rest);
             }
             None => {
                 tracing::info!(slot, "ends: swap did not take its memory");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_core::Monitor;
+use litplex_core::{Monitor, Pageable};
 use litplex_devices::{Gpus, used_by};
 use litplex_residency::Memory;
 use tokio::task::spawn_blocking;
@@ -17,6 +17,14 @@ const LONGEST_RETURN: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// The memory of a worker, as hibernation sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Movable {
+    pub(super) host: Pageable,
+    /// Its memory now, on the host and on its GPU.
+    pub(super) memory: Memory,
+}
+
 /// The parts of a worker's measurement.
 #[derive(Clone)]
 pub(super) struct Measured {
@@ -29,6 +37,25 @@ pub(super) struct Measured {
 impl Measured {
     /// Returns the memory of the worker now; `None` once its process is gone and the driver has its memory back.
     pub(super) async fn memory(&self) -> Option<Memory> {
+        let (host, on_gpu) = self.figures(|monitor| monitor.footprint()).await;
+        if host.is_none() && on_gpu.is_none() {
+            return None;
+        }
+        Some(self.with_gpu(Memory::on_host(host.unwrap_or(0)), on_gpu))
+    }
+
+    /// Returns what hibernation moves of the worker.
+    pub(super) async fn movable(&self) -> Option<Movable> {
+        let (host, on_gpu) = self.figures(|monitor| monitor.pageable()).await;
+        let host = host?;
+        Some(Movable { host, memory: self.with_gpu(Memory::on_host(host.resident), on_gpu) })
+    }
+
+    /// Returns a figure of the worker on the host, and its bytes on the GPU.
+    async fn figures<T: Send + 'static>(
+        &self,
+        on_host: fn(&dyn Monitor) -> Option<T>,
+    ) -> (Option<T>, Option<u64>) {
         let gpus = match (&self.driver, self.gpu) {
             (Some(driver), Some(_)) => driver.read().await,
             _ => Vec::new(),
@@ -36,20 +63,19 @@ impl Measured {
         let monitor = self.monitor.clone();
         // The exact figure of large processes takes the kernel milliseconds.
         let figures = spawn_blocking(move || {
-            let host = monitor.footprint();
+            let host = on_host(monitor.as_ref());
             let by_processes = |processes: &[u32]| used_by(processes, &gpus);
             let on_gpu = (!gpus.is_empty()).then(|| monitor.usage(Some(&by_processes)).gpu_memory);
             (host, on_gpu.flatten())
         });
-        let (host, on_gpu) = figures.await.unwrap_or_default();
-        if host.is_none() && on_gpu.is_none() {
-            return None;
-        }
-        let memory = Memory::on_host(host.unwrap_or(0));
-        Some(match (self.gpu, on_gpu) {
+        figures.await.unwrap_or((None, None))
+    }
+
+    fn with_gpu(&self, memory: Memory, on_gpu: Option<u64>) -> Memory {
+        match (self.gpu, on_gpu) {
             (Some(index), Some(bytes)) => memory.with_device(index, bytes),
             _ => memory,
-        })
+        }
     }
 
     /// Resolves when the memory of a worker that is gone is back. Returns whether that was seen.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use litplex_admin::{MemoryPlan, MemoryStatus, PlannedMemory, ResidencyStatus};
 use litplex_config::Program;
 use litplex_core::Monitor;
+use litplex_devices::Gpus;
 use litplex_residency::{EndpointId, Memory, Refusal, ResidencySettings, Usage, WorkerId};
 use litplex_workers::Templates;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use super::budget;
 use super::hibernation::{HibernatedWorkers, OnEnd};
+use super::measure::Measured;
 use super::report::MemoryReport;
 use super::starts::Starts;
 use super::task::ResidencyTask;
@@ -24,6 +26,8 @@ pub(crate) struct ResidencyHandle {
     messages: mpsc::UnboundedSender<Message>,
     next: Arc<AtomicUsize>,
     report: watch::Receiver<MemoryReport>,
+    /// The reader of the figures of the GPUs; `None` without GPUs.
+    driver: Option<Arc<Gpus>>,
 }
 
 /// A message to the task.
@@ -102,9 +106,10 @@ impl ResidencyHandle {
         let devices = budget::Devices::of(config);
         let budget = budget::on_host(config.memory_budget);
         let is_strict = config.memory_budget.is_some() || config.gpu_memory_budget.is_some();
+        let driver = devices.driver();
         let task = ResidencyTask::new(budget, is_strict, devices, (starts, templates), publish);
         tokio::spawn(task.run(inbox));
-        Self { messages, next: Arc::default(), report }
+        Self { messages, next: Arc::default(), report, driver }
     }
 
     /// Adds a generation. Returns it, and the slots from which on its workers must leave.
@@ -195,6 +200,13 @@ impl Claim {
         let (reply, answer) = oneshot::channel();
         self.member.handle.send(Message::Ask(self.worker, demand, reply));
         answer
+    }
+
+    /// Returns the parts of the measurement of its worker.
+    pub(super) fn measured(&self, monitor: Arc<dyn Monitor>) -> Measured {
+        let gpus = &self.member.gpus;
+        let gpu = gpus.get(self.worker.slot % gpus.len().max(1)).copied().flatten();
+        Measured { monitor, gpu, driver: self.member.handle.driver.clone() }
     }
 
     pub(super) fn loading(&self, monitor: Arc<dyn Monitor>) {

@@ -313,8 +313,7 @@ impl Launcher {
             calls: true,
             patches: self.worker.patches,
             imports: self.preloaded.asks_for_imports(),
-            // A model with memory of a GPU would keep it.
-            hibernates: self.worker.hibernates && self.process.device(slot).as_str() == "cpu",
+            hibernates: self.worker.hibernates,
         }
     }
 
