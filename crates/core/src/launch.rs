@@ -99,8 +99,8 @@ pub trait Monitor: fmt::Debug + Send + Sync {
     /// launch itself acts on it.
     fn pid(&self) -> Option<u32>;
     /// Measures the bytes of memory of the host that come back when the worker and the processes that it started
-    /// end: pages shared with other processes count in part. Blocks for milliseconds by gigabyte. `None` once it
-    /// is gone.
+    /// end: pages shared with other processes count in part, as far as an exact measurement knew them. Blocks for up to
+    /// 25 ms by gigabyte. `None` once it is gone.
     fn footprint(&self) -> Option<u64> {
         None
     }

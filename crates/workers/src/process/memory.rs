@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use litplex_core::{GpuMemory, Pageable, Usage, size_in_words};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// The time between two measurements.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The part of the time in which exact footprints are taken, one in so many.
+const MEASURES_ONE_IN: u32 = 1000;
 
 /// The limit of one worker.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +60,47 @@ pub(super) fn footprint(pid: u32) -> Option<u64> {
     }
     let own = |process: &u32| proportional(*process).or_else(|| resident(*process));
     Some(with_descendants(pid).iter().filter_map(own).sum())
+}
+
+/// The footprint of a process from one look to the next.
+///
+/// The exact figure takes the kernel 10 to 25 ms by gigabyte, in which it delays what else runs on that core. So it is
+/// taken in a small part of the time; meanwhile the resident memory, which the kernel counts, says how it changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Footprint {
+    /// The bytes of host memory that come back when the process and its descendants end.
+    pub(super) bytes: u64,
+    exact: Exact,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Exact {
+    bytes: u64,
+    /// The bytes of resident memory then.
+    resident: u64,
+    /// The instant from which on the next one may be taken.
+    next: Instant,
+}
+
+impl Footprint {
+    /// Measures a process after an earlier look. `None` once it is gone.
+    pub(super) fn measure(pid: u32, last: Option<Self>) -> Option<Self> {
+        let resident = with_descendants(pid).into_iter().filter_map(resident).sum();
+        let begin = Instant::now();
+        if let Some(Self { exact, .. }) = last.filter(|it| begin < it.exact.next) {
+            return (resident > 0).then(|| Self { bytes: exact.changed_to(resident), exact });
+        }
+        let bytes = footprint(pid)?;
+        let next = begin + begin.elapsed() * MEASURES_ONE_IN;
+        Some(Self { bytes, exact: Exact { bytes, resident, next } })
+    }
+}
+
+impl Exact {
+    /// Returns the footprint with so much resident memory. Pages that the process shares count in full.
+    fn changed_to(self, resident: u64) -> u64 {
+        (self.bytes + resident).saturating_sub(self.resident)
+    }
 }
 
 /// Returns what hibernation moves of a process and its descendants.
@@ -154,6 +198,30 @@ mod tests {
         let text = "VmHWM:\t  99 kB\nVmRSS:\t    1234 kB\nThreads:\t1\n";
         assert_eq!(kilobytes(text, "VmRSS:"), Some(1234 * 1024));
         assert_eq!(kilobytes(text, "Pss:"), None, "a process that has just ended");
+    }
+
+    #[test]
+    fn between_exact_footprints_the_resident_memory_says_how_it_changed() {
+        let later = Instant::now() + LOOK * 1000;
+        let exact = Exact { bytes: 300, resident: 400, next: later };
+        assert_eq!([400, 450, 150, 50].map(|now| exact.changed_to(now)), [300, 350, 50, 0]);
+        let mut sleeper = Command::new("sleep").arg("60").spawn().expect("it starts");
+        let pid = sleeper.id();
+        let first = Footprint::measure(pid, None).expect("it runs");
+        assert_eq!(first.exact.bytes, first.bytes);
+        // One that no exact one would confirm.
+        let wrong = Exact { bytes: 1 << 50, next: later, ..first.exact };
+        let again = Footprint::measure(pid, Some(Footprint { exact: wrong, ..first }));
+        assert!(again.expect("it runs").bytes > 1 << 49);
+        let due = Exact { next: Instant::now(), ..wrong };
+        let again = Footprint::measure(pid, Some(Footprint { exact: due, ..first }));
+        assert!(again.expect("it runs").exact.bytes < 1 << 49, "it is time for an exact one");
+        sleeper.kill().expect("it runs");
+        sleeper.wait().expect("it ends");
+        for exact in [wrong, due] {
+            let gone = Footprint::measure(pid, Some(Footprint { exact, ..first }));
+            assert!(gone.is_none());
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
 use litplex_core::{GpuMemory, LiveCode, Monitor, Pageable, Usage};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::memory::{footprint, pageable, usage};
+use super::memory::{Footprint, pageable, usage};
 use crate::link::CodeHandle;
 
 /// The time between two looks at a dump that is being written.
@@ -30,6 +30,8 @@ pub(crate) struct ProcessMonitor {
     stacks: PathBuf,
     /// The code of its model, once it is loaded.
     code: Option<CodeHandle>,
+    /// The last footprint.
+    footprint: Mutex<Option<Footprint>>,
 }
 
 impl ProcessMonitor {
@@ -37,12 +39,16 @@ impl ProcessMonitor {
     pub(crate) fn new(pid: u32, stacks: PathBuf) -> Self {
         let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let process = id.and_then(|id| pidfd_open(id, PidfdFlags::empty()).ok());
-        Self { pid, process, stacks, code: None }
+        Self { pid, process, stacks, code: None, footprint: Mutex::default() }
     }
 
     /// Returns the monitor with the code of the worker's model.
     pub(crate) fn with_code(self, code: CodeHandle) -> Self {
         Self { code: Some(code), ..self }
+    }
+
+    fn last_footprint(&self) -> MutexGuard<'_, Option<Footprint>> {
+        self.footprint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,7 +58,10 @@ impl Monitor for ProcessMonitor {
     }
 
     fn footprint(&self) -> Option<u64> {
-        footprint(self.pid)
+        let last = *self.last_footprint();
+        let now = Footprint::measure(self.pid, last);
+        *self.last_footprint() = now;
+        now.map(|it| it.bytes)
     }
 
     fn pageable(&self) -> Option<Pageable> {
