@@ -8,7 +8,7 @@ import pytest
 from conftest import LITPLEX
 
 MODELS = """
-    import time
+    import os, time
 
     print("an unrelated line")
 
@@ -41,6 +41,17 @@ MODELS = """
         def setup(self, device):
             raise RuntimeError("no weights")
 
+    class Alone(OcrAPI):
+        loaded = "is-loaded"
+        def __init__(self):
+            super().__init__("en")
+        def setup(self, device):
+            open(self.loaded, "x").close()
+            with open("set-up", "a") as file:
+                file.write("x")
+        def teardown(self):
+            os.remove(self.loaded)
+
     class Slow(Late):
         def __init__(self):
             time.sleep(600)
@@ -61,9 +72,9 @@ def check(tmp_path, script):
     (tmp_path / "broken").write_text("#!/bin/sh\necho it is broken >&2; exit 7\n")
     (tmp_path / "broken").chmod(0o755)
 
-    def run(endpoints, *args):
+    def run(endpoints, *args, options=""):
         tables = [f'[[endpoint]]\npath = "/{n}"\n{text}\n' for n, text in enumerate(endpoints)]
-        (tmp_path / "litplex.toml").write_text("\n".join(tables))
+        (tmp_path / "litplex.toml").write_text("\n".join([options, *tables]))
         done = subprocess.run(
             [LITPLEX, "check", tmp_path / "litplex.toml", *args],
             capture_output=True,
@@ -157,3 +168,22 @@ def test_load_runs_setup_and_reports_failures(check, tmp_path):
     status, _, err = check([*fine, 'api = "models.py:Late"'], "--load")
     assert status == 3
     assert "endpoint `/1`: setup raised RuntimeError: no weights" in err
+
+
+def test_load_takes_models_that_sleep_in_turn_and_finds_those_that_fail(check, tmp_path):
+    sleeps = "min_workers = 0\nmax_workers = 2"
+    alone = f'api = "models.py:Alone"\n{sleeps}'
+    status, out, err = check([alone] * 3, "--load")
+    assert (status, "loaded: all endpoints" in out) == (0, True), err
+    assert (tmp_path / "set-up").read_text() == "xxx"
+    assert not (tmp_path / "is-loaded").exists()
+    status, _, err = check([alone, f'api = "models.py:Late"\n{sleeps}'], "--load")
+    assert (status, "endpoint `/1`: setup raised RuntimeError: no weights" in err) == (3, True), err
+
+
+def test_load_keeps_to_the_budget(check):
+    large = 'api = "models.py:OcrAPI"\nargs = { lang = "en" }\nmemory = "400MB"'
+    for sleeps in ("", "\nmin_workers = 0\nmax_workers = 1"):
+        status, _, err = check([large + sleeps], "--load", options='memory_budget = "300MB"\n')
+        assert status == 3
+        assert "it needs 0.40 GB beside 0.00 GB, of 0.30 GB" in err, err

@@ -1,21 +1,26 @@
 //! `litplex check`: checks that need no model, and with `--load` a launch of every model.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::RunDir;
+use litplex_admin::{RunDir, WorkerCount};
 use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
+use litplex_core::{Device, LaunchError};
 use litplex_devices::Threads;
+use litplex_supervisor::{SlotState, View};
 use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::access::{Access, EndpointGuard};
 use crate::app_host::AppHostSockets;
-use crate::endpoints::Endpoints;
+use crate::controls::EndpointControls;
+use crate::endpoints::{EndpointSet, Endpoints};
 use crate::events::Events;
 use crate::fits::{self, Description};
+use crate::generations::Generations;
 use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::Log;
 use crate::placement::{Placement, place_all};
@@ -168,25 +173,23 @@ pub(crate) fn inspection(endpoint: &Endpoint, placement: Option<&Placement>) -> 
     })
 }
 
-/// Sets the smallest number of workers that loads the model on each device.
+/// Sets the smallest number of workers that loads the model on each device, if it is loaded at the start.
 fn want_one_worker(endpoint: &mut Endpoint) {
     endpoint.workers = match endpoint.workers {
         Workers::PerDevice(_) => Workers::PerDevice(1),
-        Workers::Between { max, .. } => Workers::Between { min: 1, max },
+        Workers::Between { min, max } => Workers::Between { min: min.min(1), max },
     };
 }
 
 /// Loads every model in a worker on each of its devices, and the app if there is one; then stops
-/// them. Nothing is served.
+/// them. Nothing is served. Models that sleep at the start are loaded one after the other, beside those that do not:
+/// all together may be more than the memory has room for.
 ///
 /// # Errors
 /// The first model that cannot be loaded, or a signal that came before all were loaded.
 pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     config.endpoints.iter_mut().for_each(want_one_worker);
-    // All are loaded at once, also those that would take turns when they serve.
-    config.memory_budget = Some(u64::MAX);
-    config.gpu_memory_budget = Some(u64::MAX);
     let run_dir = RunDir::create()?;
     let app_host = AppHostSockets::open(&config, &run_dir)?;
     let telemetry = Telemetry::new();
@@ -200,7 +203,7 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     let loaded = Notify::new();
     let result = tokio::select! {
         failed = set.watch(&events, || loaded.notify_one()) => Err(failed),
-        () = loaded.notified() => Ok(()),
+        result = async { loaded.notified().await; load_in_turn(&set).await } => result,
         signal = signals.stop() => {
             let early = format!("received {signal} before all models were loaded");
             Err(std::io::Error::new(std::io::ErrorKind::Interrupted, early).into())
@@ -208,4 +211,42 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     };
     endpoints.stop(STOP_TIME).await;
     result
+}
+
+/// Loads the models that sleep, each until the next one.
+async fn load_in_turn(set: &EndpointSet) -> Result<(), Error> {
+    let sleep = |controls: &Arc<EndpointControls>| controls.view.wanted() == 0;
+    for controls in set.generations().iter().map(Generations::live).filter(sleep) {
+        // Slots repeat the devices.
+        let devices: BTreeSet<&str> = controls.devices.iter().map(Device::as_str).collect();
+        controls.scale(WorkerCount::Number(devices.len()));
+        loaded(controls.view.clone()).await.map_err(|cause| {
+            let endpoint = controls.label().to_owned();
+            Error::Launch { endpoint, cause }
+        })?;
+        controls.scale(WorkerCount::Cold);
+    }
+    let errors = set.neighbours().errors();
+    if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors).into()) }
+}
+
+/// Resolves when all workers are ready, or one of them cannot be.
+async fn loaded(mut view: View) -> Result<(), LaunchError> {
+    loop {
+        let states = view.states();
+        for state in &states {
+            match state {
+                SlotState::Failed(cause) => return Err(cause.clone()),
+                SlotState::BackingOff { gone, traceback, .. } => {
+                    let traceback = traceback.clone();
+                    return Err(LaunchError { traceback, ..LaunchError::new(gone.to_string()) });
+                }
+                _ => {}
+            }
+        }
+        let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
+        if !states.is_empty() && states.iter().all(is_ready) || !view.changed().await {
+            return Ok(());
+        }
+    }
 }
