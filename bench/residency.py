@@ -9,7 +9,8 @@ Printed as JSON: the seconds of loading, as measured and by the declared times, 
 the same requests (simulated without waits, with the declared memory and times); the answers and
 their times; the most memory of all workers together, sampled every `--sample` seconds (pages of
 their own, without files that they map); and the p99 of the endpoint that stays, while models load
-and otherwise.
+and otherwise. Its client is a process of its own with one connection, so that it waits for no
+thread of the others; when models loaded is read from the log.
 
 Usage: python residency.py [--seconds 1200] [--rate 0.5] [--zipf 0.9] [--shift]; litplex must be
 installed for this Python.
@@ -18,6 +19,7 @@ installed for this Python.
 import argparse
 import http.client
 import json
+import multiprocessing
 import random
 import re
 import statistics
@@ -27,6 +29,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 MEGABYTES = [200, 300, 500, 700, 1000, 1500]
@@ -74,7 +77,6 @@ def serve(port):
         ],
         port=port,
         memory_budget=BUDGET,
-        log_level="warning",
     )
 
 
@@ -86,6 +88,18 @@ def post(port, path, timeout=150):
     status.read()
     connection.close()
     return status.status, time.monotonic() - begin
+
+
+def ask_what_stays(port, ends, found):
+    """Asks the endpoint that stays every 10 ms: puts the begin and the seconds of each answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=150)
+    asked = []
+    while not ends.wait(0.01):
+        begin, at = time.monotonic(), time.time()
+        connection.request("POST", "/stays", b"1", {"Content-Type": "application/json"})
+        connection.getresponse().read()
+        asked.append((at, time.monotonic() - begin))
+    found.put(asked)
 
 
 def metrics(port, name):
@@ -141,6 +155,23 @@ class Sampler(threading.Thread):
             self.most = max(self.most, sum(map(resident, known)))
 
 
+class Log(threading.Thread):
+    """The lines that the server writes, and the times in which it loaded models."""
+
+    LINE = re.compile(r"(\S+Z) +INFO /m\d#0: ready after ([\d.]+) s")
+
+    def __init__(self, lines):
+        super().__init__(daemon=True)
+        self.lines, self.loads = lines, []
+
+    def run(self):
+        for line in self.lines:
+            ready = self.LINE.match(line)
+            if ready:
+                until = datetime.fromisoformat(ready[1].replace("Z", "+00:00")).timestamp()
+                self.loads.append((until - float(ready[2]), until))
+
+
 def trace(args):
     """Returns the instants of the requests and their models."""
     chance = random.Random(args.seed)
@@ -183,7 +214,12 @@ def main():
     args = parser.parse_args()
     if args.serve:
         return serve(args.port)
-    server = subprocess.Popen([sys.executable, __file__, "--serve", "--port", str(args.port)])
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve", "--port", str(args.port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -193,39 +229,22 @@ def main():
             except OSError:
                 assert time.monotonic() < deadline, "the server does not serve"
             time.sleep(0.05)
-        print(json.dumps(measure(args, server.pid)))
+        print(json.dumps(measure(args, server)))
     finally:
         server.terminate()
         server.wait()
 
 
-def measure(args, pid):
-    requests, seen, loading = trace(args), [], threading.Event()
-    sampler = Sampler(pid, args.sample)
+def measure(args, server):
+    requests, seen = trace(args), []
+    log = Log(server.stdout)
+    log.start()
+    ends, found = multiprocessing.Event(), multiprocessing.Queue()
+    asker = multiprocessing.Process(target=ask_what_stays, args=(args.port, ends, found))
+    asker.start()
+    sampler = Sampler(server.pid, args.sample)
     sampler.start()
-    ends = threading.Event()
-    stays = {True: [], False: []}
 
-    def ask_what_stays():
-        while not ends.wait(0.01):
-            was = loading.is_set()
-            _, took = post(args.port, "/stays")
-            if was == loading.is_set():
-                stays[was].append(took)
-
-    def watch():
-        while not ends.wait(0.05):
-            connection = http.client.HTTPConnection("127.0.0.1", args.port, timeout=10)
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-            is_loading = re.search(
-                r'^litplex_workers{endpoint="/m\d",state="starting"} [1-9]', text, re.M
-            )
-            (loading.set if is_loading else loading.clear)()
-
-    threads = [threading.Thread(target=ask_what_stays), threading.Thread(target=watch)]
-    for thread in threads:
-        thread.start()
     begin = time.monotonic()
     with ThreadPoolExecutor(200) as pool:
         for at, model in requests:
@@ -234,8 +253,8 @@ def measure(args, pid):
     answers = [each.result() for each in seen]
     ends.set()
     sampler.ends.set()
-    for thread in threads:
-        thread.join()
+    stays = sort_by_loading(found.get(), log.loads)
+    asker.join()
     waits = sorted(took for _, took in answers)
     quantile = lambda values, share: values[min(len(values) - 1, int(share * len(values)))]  # noqa: E731
     loads = metrics(args.port, "litplex_worker_loads_total")
@@ -246,7 +265,6 @@ def measure(args, pid):
     )
     declared = sum(loads[path] * load for path, load in zip(PATHS, SECONDS, strict=True))
     lru = lru_seconds(requests, 2600 - 40)
-    stayed = {name: sorted(stays[flag]) for name, flag in (("quiet", False), ("loading", True))}
     return {
         "requests": len(requests),
         "answers": Counter(status for status, _ in answers),
@@ -260,12 +278,19 @@ def measure(args, pid):
         "most_memory_mb": round(sampler.most / 1e6),
         "budget": BUDGET,
         "stays_p99_ms": {
-            name: round(quantile(values, 0.99) * 1e3, 2)
-            for name, values in stayed.items()
-            if values
+            name: round(quantile(values, 0.99) * 1e3, 2) for name, values in stays.items() if values
         },
-        "stays_requests": {name: len(values) for name, values in stayed.items()},
+        "stays_requests": {name: len(values) for name, values in stays.items()},
     }
+
+
+def sort_by_loading(asked, loads):
+    """Returns the times of the answers while nothing loaded and while something did, sorted."""
+    found = {"quiet": [], "loading": []}
+    for begin, took in asked:
+        is_loading = any(since < begin + took and begin < until for since, until in loads)
+        found["loading" if is_loading else "quiet"].append(took)
+    return {name: sorted(values) for name, values in found.items()}
 
 
 if __name__ == "__main__":
