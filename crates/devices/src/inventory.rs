@@ -4,8 +4,12 @@ use std::fs;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-/// Returns the number of NVIDIA GPUs that programs may use: all GPUs of the driver, or those that
-/// `CUDA_VISIBLE_DEVICES` names by index or by UUID.
+/// Returns `CUDA_VISIBLE_DEVICES`, which names the GPUs that programs may use, by index or by UUID; `None` for all.
+pub fn visible_gpus() -> Option<String> {
+    std::env::var("CUDA_VISIBLE_DEVICES").ok()
+}
+
+/// Returns the number of NVIDIA GPUs that programs may use: all GPUs of the driver, or the visible ones.
 pub fn count_gpus(visible: Option<&str>) -> usize {
     let in_driver = fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
     match visible {

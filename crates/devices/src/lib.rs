@@ -13,7 +13,7 @@ mod threads;
 
 pub use cgroup::Cgroup;
 pub use gpus::{Gpu, Gpus, memory_share, used_by};
-pub use inventory::{available_cores, count_gpus};
+pub use inventory::{available_cores, count_gpus, visible_gpus};
 pub use memory::{free_memory, free_swap, total_memory};
 pub use placement::{Shares, Slots, isolate, overcommitted, place};
 pub use threads::{Threads, affinity_problem, default_threads, thread_variables};

@@ -8,7 +8,7 @@ use litplex_admin::RunDir;
 use litplex_calls::{CallService, QueueCalls, Registry, Targets};
 use litplex_config::{DeviceConcurrency, Endpoint, Program, Source};
 use litplex_core::{Attach, Calls, Device, Launch};
-use litplex_devices::{Threads, isolate, thread_variables};
+use litplex_devices::{Threads, isolate, thread_variables, visible_gpus};
 use litplex_dirs::Cache;
 use litplex_http::Dialects;
 use litplex_scheduler::DeviceShares;
@@ -254,7 +254,7 @@ fn views(config: &Endpoint, devices: Vec<Device>) -> (Vec<Device>, Vec<Option<St
         let all = vec![None; devices.len()];
         return (devices, all);
     }
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let visible = visible_gpus();
     let view = |device: Device| {
         let (device, only) = isolate(device.as_str(), visible.as_deref());
         (Device::new(device), only)

@@ -6,7 +6,7 @@ use litplex_config::{ConfigError, Endpoint, Source, Workers};
 use litplex_core::Device;
 use litplex_devices::{
     Shares, Slots, Threads, affinity_problem, available_cores, count_gpus, default_threads,
-    overcommitted, place,
+    overcommitted, place, visible_gpus,
 };
 
 /// The devices and threads of one endpoint's workers.
@@ -55,7 +55,7 @@ fn place_workers(endpoints: &[&Endpoint]) -> Result<Vec<Placement>, ConfigError>
 
 /// Returns the number of GPUs that workers may use.
 pub(crate) fn gpus() -> usize {
-    count_gpus(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
+    count_gpus(visible_gpus().as_deref())
 }
 
 /// Returns the most workers that an endpoint may have, on a machine with this many GPUs; 1 if it asks for

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use litplex_admin::{MemoryStatus, Tier};
 use litplex_core::{BoxFuture, Cause, Usage};
-use litplex_devices::{Gpu, Gpus, memory_share, used_by};
+use litplex_devices::{Gpu, Gpus, memory_share, used_by, visible_gpus};
 use litplex_metrics::{
     Observed, ObservedBatches, ObservedGpu, ObservedPlace, ObservedResidency, ObservedWorker,
 };
@@ -139,7 +139,7 @@ fn worker(load: &EndpointLoad, slot: usize, busy: Duration) -> ObservedWorker {
 
 /// Adds the memory that the workers use, and may use of their GPUs.
 fn observe_memory(observed: &mut Observed, controls: &EndpointControls, gpus: &[Gpu]) {
-    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let visible = visible_gpus();
     for worker in &mut observed.slots {
         let device = &controls.devices[worker.slot % controls.devices.len()];
         let usage = usage(controls, worker.slot, gpus);

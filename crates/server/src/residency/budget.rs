@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use litplex_config::Program;
-use litplex_devices::{Gpus, count_gpus, memory_share, total_memory};
+use litplex_devices::{Gpus, count_gpus, memory_share, total_memory, visible_gpus};
 use litplex_residency::Memory;
 
 /// The share of the memory that is left to the rest of the machine, one in so many.
@@ -25,7 +25,7 @@ pub(super) struct Devices {
 
 impl Devices {
     pub(super) fn of(config: &Program) -> Self {
-        let count = count_gpus(visible().as_deref());
+        let count = count_gpus(visible_gpus().as_deref());
         let driver = (count > 0).then(Gpus::nvidia).map(Arc::new);
         Self { configured: config.gpu_memory_budget, count, driver }
     }
@@ -44,17 +44,13 @@ impl Devices {
         let share = 1.0 - 1.0 / RESERVE as f64;
         let device_budget = |index| {
             let name = format!("cuda:{index}");
-            let there_is = memory_share(share, &name, visible().as_deref(), &gpus);
+            let there_is = memory_share(share, &name, visible_gpus().as_deref(), &gpus);
             // Without figures of the driver nothing is known that could be passed.
             self.configured.or(there_is).unwrap_or(u64::MAX)
         };
         let whole = Memory::on_host(host);
         (0..self.count).fold(whole, |whole, index| whole.with_device(index, device_budget(index)))
     }
-}
-
-fn visible() -> Option<String> {
-    std::env::var("CUDA_VISIBLE_DEVICES").ok()
 }
 
 #[cfg(test)]
