@@ -11,8 +11,12 @@ use tokio::time::{Instant, sleep};
 /// The time between two measurements.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The part of the time in which exact footprints are taken, one in so many.
-const MEASURES_ONE_IN: u32 = 1000;
+/// The part of the time in which exact footprints are taken, one in so many, and where the memory has changed by a
+/// noteworthy part. What other processes share with this one may have changed as well, so it is taken now and then.
+const ONE_IN: u32 = 1000;
+const CHANGED_ONE_IN: u32 = 50;
+const NOTEWORTHY_PART: u64 = 8;
+const LONGEST_ESTIMATE: Duration = Duration::from_secs(20);
 
 /// The limit of one worker.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +69,8 @@ pub(super) fn footprint(pid: u32) -> Option<u64> {
 /// The footprint of a process from one look to the next.
 ///
 /// The exact figure takes the kernel 10 to 25 ms by gigabyte, in which it delays what else runs on that core. So it is
-/// taken in a small part of the time; meanwhile the resident memory, which the kernel counts, says how it changed.
+/// taken in a small part of the time; meanwhile the memory without a file, which the kernel counts, says how it
+/// changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Footprint {
     /// The bytes of host memory that come back when the process and its descendants end.
@@ -76,30 +81,40 @@ pub(super) struct Footprint {
 #[derive(Debug, Clone, Copy)]
 struct Exact {
     bytes: u64,
-    /// The bytes of resident memory then.
-    resident: u64,
-    /// The instant from which on the next one may be taken.
-    next: Instant,
+    /// The bytes of memory without a file then, in full where processes share it.
+    fileless: u64,
+    at: Instant,
+    /// The time that the measurement took.
+    took: Duration,
 }
 
 impl Footprint {
     /// Measures a process after an earlier look. `None` once it is gone.
     pub(super) fn measure(pid: u32, last: Option<Self>) -> Option<Self> {
-        let resident = with_descendants(pid).into_iter().filter_map(resident).sum();
-        let begin = Instant::now();
-        if let Some(Self { exact, .. }) = last.filter(|it| begin < it.exact.next) {
-            return (resident > 0).then(|| Self { bytes: exact.changed_to(resident), exact });
+        let fileless = with_descendants(pid).into_iter().filter_map(fileless).sum();
+        let at = Instant::now();
+        if let Some(Self { exact, .. }) = last.filter(|it| it.exact.is_enough(fileless, at)) {
+            return (fileless > 0).then(|| Self { bytes: exact.changed_to(fileless), exact });
         }
         let bytes = footprint(pid)?;
-        let next = begin + begin.elapsed() * MEASURES_ONE_IN;
-        Some(Self { bytes, exact: Exact { bytes, resident, next } })
+        Some(Self { bytes, exact: Exact { bytes, fileless, at, took: at.elapsed() } })
     }
 }
 
 impl Exact {
-    /// Returns the footprint with so much resident memory. Pages that the process shares count in full.
-    fn changed_to(self, resident: u64) -> u64 {
-        (self.bytes + resident).saturating_sub(self.resident)
+    /// Returns whether no exact figure is due.
+    fn is_enough(self, fileless: u64, now: Instant) -> bool {
+        let has_changed = fileless.abs_diff(self.fileless) > self.fileless / NOTEWORTHY_PART;
+        let pause = match has_changed {
+            true => self.took * CHANGED_ONE_IN,
+            false => (self.took * ONE_IN).min(LONGEST_ESTIMATE),
+        };
+        now < self.at + pause
+    }
+
+    /// Returns the footprint with so much memory without a file.
+    fn changed_to(self, fileless: u64) -> u64 {
+        (self.bytes + fileless).saturating_sub(self.fileless)
     }
 }
 
@@ -158,6 +173,12 @@ pub(super) fn children(process: u32) -> Vec<u32> {
     lists.flat_map(|list| Vec::from_iter(list.split_whitespace().flat_map(str::parse))).collect()
 }
 
+/// Returns the bytes of resident memory that is in no file.
+fn fileless(process: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    Some(kilobytes(&text, "RssAnon:")? + kilobytes(&text, "RssShmem:")?)
+}
+
 fn resident(process: u32) -> Option<u64> {
     kilobytes(&fs::read_to_string(format!("/proc/{process}/status")).ok()?, "VmRSS:")
 }
@@ -201,19 +222,35 @@ mod tests {
     }
 
     #[test]
-    fn between_exact_footprints_the_resident_memory_says_how_it_changed() {
-        let later = Instant::now() + LOOK * 1000;
-        let exact = Exact { bytes: 300, resident: 400, next: later };
+    fn an_exact_footprint_is_due_after_its_time_and_sooner_where_the_memory_has_changed() {
+        let (at, took) = (Instant::now(), Duration::from_millis(10));
+        let exact = Exact { bytes: 300, fileless: 400, at, took };
+        let is_due = |fileless, milliseconds| {
+            !exact.is_enough(fileless, at + Duration::from_millis(milliseconds))
+        };
+        assert_eq!([is_due(440, 9_990), is_due(440, 10_010)], [false, true]);
+        assert_eq!([is_due(460, 490), is_due(460, 510), is_due(340, 510)], [false, true, true]);
+        let large = Exact { took: took * 100, ..exact };
+        assert!(
+            !large.is_enough(400, at + LONGEST_ESTIMATE),
+            "it takes 1 s: a thousand times that is too long"
+        );
+    }
+
+    #[test]
+    fn between_exact_footprints_the_memory_without_a_file_says_how_it_changed() {
+        let (at, took) = (Instant::now(), LOOK);
+        let exact = Exact { bytes: 300, fileless: 400, at, took };
         assert_eq!([400, 450, 150, 50].map(|now| exact.changed_to(now)), [300, 350, 50, 0]);
         let mut sleeper = Command::new("sleep").arg("60").spawn().expect("it starts");
         let pid = sleeper.id();
         let first = Footprint::measure(pid, None).expect("it runs");
         assert_eq!(first.exact.bytes, first.bytes);
         // One that no exact one would confirm.
-        let wrong = Exact { bytes: 1 << 50, next: later, ..first.exact };
+        let wrong = Exact { bytes: 1 << 50, took, ..first.exact };
         let again = Footprint::measure(pid, Some(Footprint { exact: wrong, ..first }));
         assert!(again.expect("it runs").bytes > 1 << 49);
-        let due = Exact { next: Instant::now(), ..wrong };
+        let due = Exact { took: Duration::ZERO, ..wrong };
         let again = Footprint::measure(pid, Some(Footprint { exact: due, ..first }));
         assert!(again.expect("it runs").exact.bytes < 1 << 49, "it is time for an exact one");
         sleeper.kill().expect("it runs");
