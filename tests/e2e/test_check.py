@@ -50,6 +50,7 @@ MODELS = """
             with open("set-up", "a") as file:
                 file.write("x")
         def teardown(self):
+            time.sleep(1)
             os.remove(self.loaded)
 
     class Slow(Late):

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use litplex_admin::{RunDir, WorkerCount};
 use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
-use litplex_core::{Device, LaunchError};
+use litplex_core::{Cause, Device, LaunchError};
 use litplex_devices::Threads;
-use litplex_supervisor::{SlotState, View};
+use litplex_supervisor::SlotState;
 use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -213,40 +213,58 @@ pub async fn load(mut config: Program, models: Vec<ModelSource>, log: Log) -> Re
     result
 }
 
-/// Loads the models that sleep, each until the next one.
+/// Loads the models that sleep, each once the one before it is gone.
 async fn load_in_turn(set: &EndpointSet) -> Result<(), Error> {
     let sleep = |controls: &Arc<EndpointControls>| controls.view.wanted() == 0;
     for controls in set.generations().iter().map(Generations::live).filter(sleep) {
         // Slots repeat the devices.
         let devices: BTreeSet<&str> = controls.devices.iter().map(Device::as_str).collect();
         controls.scale(WorkerCount::Number(devices.len()));
-        loaded(controls.view.clone()).await.map_err(|cause| {
-            let endpoint = controls.label().to_owned();
-            Error::Launch { endpoint, cause }
-        })?;
+        let mut view = controls.view.clone();
+        while !are_loaded(&view.states()).map_err(|cause| failed(&controls, cause))? {
+            view.changed().await;
+        }
         controls.scale(WorkerCount::Cold);
+        while !view.states().is_empty() {
+            view.changed().await;
+        }
     }
     let errors = set.neighbours().errors();
-    if errors.is_empty() { Ok(()) } else { Err(ConfigError(errors).into()) }
+    if !errors.is_empty() {
+        return Err(ConfigError(errors).into());
+    }
+    set.warn_of_cycles();
+    Ok(())
 }
 
-/// Resolves when all workers are ready, or one of them cannot be.
-async fn loaded(mut view: View) -> Result<(), LaunchError> {
-    loop {
-        let states = view.states();
-        for state in &states {
-            match state {
-                SlotState::Failed(cause) => return Err(cause.clone()),
-                SlotState::BackingOff { gone, traceback, .. } => {
-                    let traceback = traceback.clone();
-                    return Err(LaunchError { traceback, ..LaunchError::new(gone.to_string()) });
+fn failed(controls: &EndpointControls, cause: LaunchError) -> Error {
+    Error::Launch { endpoint: controls.label().to_owned(), cause }
+}
+
+/// Returns whether all workers are ready, where there is room for them: on a second device there may be none.
+///
+/// # Errors
+/// One of them cannot be loaded, or none has room.
+fn are_loaded(states: &[SlotState]) -> Result<bool, LaunchError> {
+    let mut no_room = None;
+    for state in states {
+        match state {
+            SlotState::Failed(cause) => return Err(cause.clone()),
+            SlotState::BackingOff { gone, traceback, .. } => {
+                let traceback = traceback.clone();
+                let error = LaunchError { traceback, ..LaunchError::new(gone.to_string()) };
+                if gone.cause != Cause::NoRoom {
+                    return Err(error);
                 }
-                _ => {}
+                no_room = Some(error);
             }
-        }
-        let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
-        if !states.is_empty() && states.iter().all(is_ready) || !view.changed().await {
-            return Ok(());
+            _ => {}
         }
     }
+    let is_starting = |state: &SlotState| matches!(state, SlotState::Starting { .. });
+    if states.is_empty() || states.iter().any(is_starting) {
+        return Ok(false);
+    }
+    let is_ready = |state: &SlotState| matches!(state, SlotState::Ready(_));
+    no_room.filter(|_| !states.iter().any(is_ready)).map_or(Ok(true), Err)
 }
