@@ -94,7 +94,7 @@ def ask_what_stays(port, ends, found):
     """Asks the endpoint that stays every 10 ms: puts the begin and the seconds of each answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=150)
     asked = []
-    while not ends.wait(0.01):
+    while not ends.wait(0.01) and multiprocessing.parent_process().is_alive():
         begin, at = time.monotonic(), time.time()
         connection.request("POST", "/stays", b"1", {"Content-Type": "application/json"})
         connection.getresponse().read()
@@ -253,7 +253,7 @@ def measure(args, server):
     answers = [each.result() for each in seen]
     ends.set()
     sampler.ends.set()
-    stays = sort_by_loading(found.get(), log.loads)
+    stays = sort_by_loading(found.get(timeout=150), log.loads)
     asker.join()
     waits = sorted(took for _, took in answers)
     quantile = lambda values, share: values[min(len(values) - 1, int(share * len(values)))]  # noqa: E731

@@ -162,7 +162,8 @@ def test_a_worker_hibernates_without_memory_of_the_gpu_and_answers_as_before(
     for round in (2, 3):
         assert litplex("scale", "/sleeps", "0")[0] == 0
         wait_until(lambda: process_state(process) == "T")
-        server.wait_for_line("/sleeps: hibernates: ")
+        line, times = "/sleeps: hibernates: ", round - 1
+        wait_until(lambda line=line, times=times: server.output.count(line) == times)
         used = by_endpoint(server, "litplex_worker_gpu_memory_bytes")
         assert not used.get("/sleeps")
         assert server.post("/sleeps", json=2).json() == [process, count - 1 + round, total]

@@ -79,13 +79,13 @@ def on_gpu(worker, tmp_path):
     """Returns a function that starts a worker whose model has used a driver with one function
     that fails."""
 
-    def start(failing="", is_old=False):
+    def start(failing="", is_old=False, device="cuda:0"):
         library = tmp_path / "driver.so"
         build = ["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", library, "-xc", "-"]
         defines = ["-DOLD"] if is_old else []
         subprocess.run([*build, *defines], input=DRIVER, text=True, check=True)
         text = MODEL.format(library=str(library), failing=failing)
-        return worker(text, hibernates=True, calls=True, device="cuda:0")
+        return worker(text, hibernates=True, calls=True, device=device)
 
     return start
 
@@ -145,6 +145,14 @@ def test_an_old_driver_does_not_let_it_hibernate(on_gpu):
 def test_a_worker_on_a_gpu_without_this_driver_does_not_hibernate(worker):
     text = "class API(ls.LitAPI):\n    def predict(self, x):\n        return x"
     assert "hibernates" not in worker(text, hibernates=True, device="cuda:0").traits
+
+
+def test_a_worker_on_the_cpu_leaves_the_driver_alone_that_its_model_has_loaded(on_gpu):
+    server = on_gpu(is_old=True, device="cpu")
+    hibernate(server)
+    server.hang_up()
+    assert server.process.wait(15) == 0
+    assert server.errors == "torn down\n"
 
 
 def test_a_driver_that_was_loaded_and_not_used_has_nothing_to_move(on_gpu):

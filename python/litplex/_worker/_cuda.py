@@ -34,15 +34,16 @@ class _LockArgs(ctypes.Structure):
 
 
 def can_checkpoint(device: str) -> bool:
-    """Returns whether what this process has on a device can be moved; on the CPU that is nothing.
+    """Returns whether what this process has on a device can be moved; on the CPU that is nothing,
+    whatever has loaded the driver.
 
     Args:
         device: the device that the server gave to the worker, such as `cuda:0` or `cpu`.
     """
+    if device == "cpu":
+        return True
     driver = _loaded_driver()
-    if driver is None:
-        return device == "cpu"
-    return hasattr(driver, "cuCheckpointProcessLock")
+    return driver is not None and hasattr(driver, "cuCheckpointProcessLock")
 
 
 def checkpoint() -> bool:

@@ -126,7 +126,7 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     serving.begin(ready)
     try:
         while serving.run():
-            woken = hibernate(order)
+            woken = hibernate(order, setup["device"])
             if woken is None:
                 break
             registry, provider = _new_registry(order, setup)

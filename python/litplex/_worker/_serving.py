@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -102,39 +103,59 @@ class Serving:
             self._follower.send_metrics()
 
 
-def hibernate(order: dict[str, Any]) -> Link | None:
+def hibernate(order: dict[str, Any], device: str) -> Link | None:
     """Moves the memory of this process to swap and connects again, which tells the server to
-    stop the process. Returns the link once it is woken; None if it is to end."""
-    from litplex._worker import _cuda, _swap
+    stop the process. Returns the link once it is woken; None if it is to end.
 
+    Args:
+        order: the order of the worker.
+        device: the device of its model; only that of a GPU has memory to move to the host first.
+    """
     request_marks.set_current_requests(())
+    if device == "cpu":
+        return _sleep(order)
+    from litplex._worker import _cuda
+
+    # A destructor that calls CUDA while it is locked would wait forever.
+    gc.collect()
+    gc.disable()
     try:
         is_off_gpus = _cuda.checkpoint()
     except _cuda.CheckpointError as error:
         print(f"ends and does not hibernate: {error}", file=sys.stderr)
         return None
-    resident = _swap.page_out()
-    link = Link(order)
-    if link.wait_for_setup() is None:
-        if is_off_gpus:
+    link = _sleep(order)
+    if is_off_gpus:
+        if link is None:
             # Others may have its room there, and without it a `teardown` that uses CUDA waits.
             _leave(0)
-        return None
-    _swap.page_in(resident)
-    if is_off_gpus:
         try:
             _cuda.restore()
         except _cuda.CheckpointError as error:
             print(f"ends, because its memory cannot be moved back: {error}", file=sys.stderr)
             _leave(1)
+    gc.enable()
+    return link
+
+
+def _sleep(order: dict[str, Any]) -> Link | None:
+    from litplex._worker import _swap
+
+    resident = _swap.page_out()
+    link = Link(order)
+    if link.wait_for_setup() is None:
+        return None
+    _swap.page_in(resident)
     return link
 
 
 def _leave(status: int) -> NoReturn:
     """Ends this process without anything that could call CUDA, such as destructors."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def may_hibernate(setup: dict[str, Any]) -> bool:

@@ -153,6 +153,9 @@ struct Room {
 
 impl Room {
     fn is_too_small_for(&self, worker: &Movable) -> Option<String> {
+        if worker.is_gpu_unknown {
+            return Some("the driver does not tell what it has on the GPU".into());
+        }
         let on_gpu = worker.memory.most_on_a_device();
         let moved = worker.host.anonymous + on_gpu;
         let [moved_in_words, swap, memory] = [moved, self.swap, self.memory].map(size_in_words);
@@ -170,9 +173,9 @@ impl Room {
 /// Returns whether the memory of a worker went to swap, and that of a GPU with it.
 pub(super) fn went_to_swap(before: &Movable, after: &Movable) -> bool {
     let is_small = |rest: u64, all: u64| rest as f64 <= all as f64 * MOST_KEPT;
-    let on_gpu = before.memory.most_on_a_device();
-    let all = before.host.resident + before.host.swapped + on_gpu;
-    is_small(after.host.resident, all) && is_small(after.memory.most_on_a_device(), on_gpu)
+    let on_host = before.host.resident + before.host.swapped;
+    let [on_gpu, left_there] = [before, after].map(|it| it.memory.most_on_a_device());
+    is_small(after.host.resident, on_host) && is_small(left_there, on_gpu)
 }
 
 #[cfg(test)]
@@ -284,7 +287,8 @@ mod tests {
 
     fn movable(host: u64, on_gpu: u64) -> Movable {
         let host = Pageable { resident: host, anonymous: host, swapped: 0 };
-        Movable { host, memory: Memory::on_host(host.resident).with_device(0, on_gpu) }
+        let memory = Memory::on_host(host.resident).with_device(0, on_gpu);
+        Movable { host, memory, is_gpu_unknown: false }
     }
 
     #[test]
@@ -295,14 +299,16 @@ mod tests {
         assert_eq!(room.is_too_small_for(&movable(6 * GB, 4 * GB)).as_deref(), Some(says));
         let says = "it has 5.4 GB on the GPU, and 4.3 GB of the host are free";
         assert_eq!(room.is_too_small_for(&movable(GB, 5 * GB)).as_deref(), Some(says));
+        let unknown = Movable { is_gpu_unknown: true, ..movable(GB, 0) };
+        assert!(room.is_too_small_for(&unknown).is_some());
     }
 
     #[test]
     fn a_worker_that_keeps_its_memory_of_the_host_or_the_gpu_did_not_go_to_swap() {
         let before = movable(GB, 8 * GB);
-        assert!(went_to_swap(&before, &movable(GB, 0)));
-        assert!(!went_to_swap(&before, &movable(9 * GB, 0)), "swap took nothing");
-        assert!(!went_to_swap(&before, &movable(GB, 8 * GB)), "the driver gave nothing back");
+        assert!(went_to_swap(&before, &movable(GB / 2, 0)));
+        assert!(!went_to_swap(&before, &movable(2 * GB, 0)), "what was on the GPU is on the host");
+        assert!(!went_to_swap(&before, &movable(0, 8 * GB)), "the driver gave nothing back");
         assert!(!went_to_swap(&movable(GB, 0), &movable(GB, 0)));
         let mut half_there = movable(8, 0);
         half_there.host.swapped = 1000;

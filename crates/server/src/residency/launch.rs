@@ -253,12 +253,14 @@ impl BudgetedWorker {
         let monitor = worker.monitor().filter(|_| demand.may_hibernate());
         let Some(monitor) = monitor else { return worker.stop(grace).await };
         let measured = claim.measured(monitor);
+        let _turn = if measured.gpu.is_some() { claim.turn_to_leave_gpu().await } else { None };
         let Some(before) = measured.movable().await else { return worker.stop(grace).await };
         if let Some(obstacle) = obstacle(&before) {
             tracing::info!(slot, "ends and does not hibernate: {obstacle}");
             return worker.stop(grace).await;
         }
         let begin = Instant::now();
+        claim.moves_out();
         let Some(worker) = worker.hibernate(grace).await else { return };
         match measured.movable().await.filter(|after| went_to_swap(&before, after)) {
             Some(Movable { memory: rest, .. }) => {

@@ -23,6 +23,8 @@ pub(super) struct Movable {
     pub(super) host: Pageable,
     /// Its memory now, on the host and on its GPU.
     pub(super) memory: Memory,
+    /// Whether it is on a GPU, and the driver does not tell what it has there.
+    pub(super) is_gpu_unknown: bool,
 }
 
 /// The parts of a worker's measurement.
@@ -48,7 +50,8 @@ impl Measured {
     pub(super) async fn movable(&self) -> Option<Movable> {
         let (host, on_gpu) = self.figures(|monitor| monitor.pageable()).await;
         let host = host?;
-        Some(Movable { host, memory: self.with_gpu(Memory::on_host(host.resident), on_gpu) })
+        let memory = self.with_gpu(Memory::on_host(host.resident), on_gpu);
+        Some(Movable { host, memory, is_gpu_unknown: self.gpu.is_some() && on_gpu.is_none() })
     }
 
     /// Returns a figure of the worker on the host, and its bytes on the GPU.

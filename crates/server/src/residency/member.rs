@@ -9,7 +9,7 @@ use litplex_core::Monitor;
 use litplex_devices::Gpus;
 use litplex_residency::{EndpointId, Memory, Refusal, ResidencySettings, Usage, WorkerId};
 use litplex_workers::Templates;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::budget;
@@ -28,6 +28,8 @@ pub(crate) struct ResidencyHandle {
     report: watch::Receiver<MemoryReport>,
     /// The reader of the figures of the GPUs; `None` without GPUs.
     driver: Option<Arc<Gpus>>,
+    /// One permit, for a worker that moves memory of a GPU to the host.
+    leaves_gpu: Arc<Semaphore>,
 }
 
 /// A message to the task.
@@ -46,6 +48,8 @@ pub(super) enum Message {
     Ready(WorkerId, Option<Arc<dyn Monitor>>),
     /// A worker has no process any more, or its start was given up.
     Ended(WorkerId),
+    /// A worker begins to move its memory to swap.
+    MovesOut(WorkerId),
     /// A worker hibernates, and has still so much memory.
     Hibernated(WorkerId, Memory),
     /// A worker that was granted is loaded, also if it was to wake.
@@ -109,7 +113,8 @@ impl ResidencyHandle {
         let driver = devices.driver();
         let task = ResidencyTask::new(budget, is_strict, devices, (starts, templates), publish);
         tokio::spawn(task.run(inbox));
-        Self { messages, next: Arc::default(), report, driver }
+        let leaves_gpu = Arc::new(Semaphore::new(1));
+        Self { messages, next: Arc::default(), report, driver, leaves_gpu }
     }
 
     /// Adds a generation. Returns it, and the slots from which on its workers must leave.
@@ -220,6 +225,18 @@ impl Claim {
     /// Notes that the worker is loaded, and that none is woken.
     pub(super) fn loads(&self) {
         self.member.handle.send(Message::Loads(self.worker));
+    }
+
+    /// Notes that the worker begins to move its memory to swap. Until it is there nothing is measured that lasts: what
+    /// was on a GPU is on the host for a while.
+    pub(super) fn moves_out(&self) {
+        self.member.handle.send(Message::MovesOut(self.worker));
+    }
+
+    /// Resolves when no other worker moves memory of a GPU to the host. Each needs room there for a while.
+    pub(super) async fn turn_to_leave_gpu(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        self.member.handle.leaves_gpu.clone().acquire_owned().await.ok()
     }
 
     /// Gives the claim of a worker that hibernates to its keeper, which notes its end.

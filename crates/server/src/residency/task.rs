@@ -55,6 +55,8 @@ pub(super) struct ResidencyTask {
     measured: BTreeMap<WorkerId, Measured>,
     /// The workers that are ready and not measured since.
     is_new: Vec<WorkerId>,
+    /// The workers that move their memory to swap.
+    moving_out: BTreeSet<WorkerId>,
     /// The workers that are gone and whose memory is not back.
     returning: BTreeSet<WorkerId>,
     measuring: JoinSet<Figure>,
@@ -118,6 +120,7 @@ impl ResidencyTask {
             asks: BTreeMap::new(),
             measured: BTreeMap::new(),
             is_new: Vec::new(),
+            moving_out: BTreeSet::new(),
             returning: BTreeSet::new(),
             measuring: JoinSet::new(),
             counts: BTreeMap::new(),
@@ -226,7 +229,9 @@ impl ResidencyTask {
             Message::Loading(worker, monitor) => self.measure_from_now_on(worker, monitor),
             Message::Ready(worker, monitor) => self.ready(worker, monitor),
             Message::Ended(worker) => self.ended(worker),
+            Message::MovesOut(worker) => drop(self.moving_out.insert(worker)),
             Message::Hibernated(worker, memory) => {
+                self.moving_out.remove(&worker);
                 self.is_new.retain(|it| *it != worker);
                 self.tell(Event::Hibernated(worker, memory));
             }
@@ -323,6 +328,7 @@ impl ResidencyTask {
     }
 
     fn process_ended(&mut self, worker: WorkerId) {
+        self.moving_out.remove(&worker);
         self.is_new.retain(|it| *it != worker);
         self.tell(Event::Gone(worker));
         match self.measured.remove(&worker) {
@@ -399,6 +405,9 @@ impl ResidencyTask {
                     return;
                 }
                 let measured = measured.clone();
+                if self.moving_out.contains(&worker) {
+                    return self.measure(worker, measured, WHILE_READY);
+                }
                 let was_new = self.is_new.len();
                 self.is_new.retain(|it| *it != worker);
                 match memory {
