@@ -14,6 +14,7 @@ from litplex._worker.control.control import Control
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from litplex._launched.sources import Sources
     from litplex._worker.calls.provider import Provider
@@ -114,27 +115,43 @@ def hibernate(order: dict[str, Any], device: str) -> Link | None:
     request_marks.set_current_requests(())
     if device == "cpu":
         return _sleep(order)
+    with _without_collections():
+        return _sleep_off_gpus(order)
+
+
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Collects garbage now and not within: a destructor that calls CUDA while it is locked would
+    wait forever."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _sleep_off_gpus(order: dict[str, Any]) -> Link | None:
     from litplex._worker import _cuda
 
-    # A destructor that calls CUDA while it is locked would wait forever.
-    gc.collect()
-    gc.disable()
     try:
         is_off_gpus = _cuda.checkpoint()
     except _cuda.CheckpointError as error:
         print(f"ends and does not hibernate: {error}", file=sys.stderr)
         return None
     link = _sleep(order)
-    if is_off_gpus:
-        if link is None:
-            # Others may have its room there, and without it a `teardown` that uses CUDA waits.
-            _leave(0)
-        try:
-            _cuda.restore()
-        except _cuda.CheckpointError as error:
-            print(f"ends, because its memory cannot be moved back: {error}", file=sys.stderr)
-            _leave(1)
-    gc.enable()
+    if not is_off_gpus:
+        return link
+    if link is None:
+        # Others may have its room there, and without it a `teardown` that uses CUDA waits.
+        _leave(0)
+    try:
+        _cuda.restore()
+    except _cuda.CheckpointError as error:
+        print(f"ends, because its memory cannot be moved back: {error}", file=sys.stderr)
+        _leave(1)
     return link
 
 
