@@ -53,6 +53,10 @@ MODELS = """
             time.sleep(1)
             os.remove(self.loaded)
 
+    class Large(Late):
+        def setup(self, device):
+            self.data = bytearray(os.urandom(1 << 20)) * 120
+
     class Slow(Late):
         def __init__(self):
             time.sleep(600)
@@ -188,3 +192,7 @@ def test_load_keeps_to_the_budget(check):
         status, _, err = check([large + sleeps], "--load", options='memory_budget = "300MB"\n')
         assert status == 3
         assert "it needs 0.40 GB beside 0.00 GB, of 0.30 GB" in err, err
+    undeclared = 'api = "models.py:Large"\nmin_workers = 0\nmax_workers = 1'
+    status, _, err = check([undeclared], "--load", options='memory_budget = "100MB"\n')
+    assert status == 3
+    assert re.search(r"error: endpoint `/0`: .*it needs 0\.1\d GB beside 0\.00 GB", err), err

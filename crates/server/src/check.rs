@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use litplex_admin::{RunDir, WorkerCount};
+use litplex_admin::{NextLoad, PlannedMemory, RunDir};
 use litplex_config::{ConfigError, Endpoint, Program, Source, Workers};
 use litplex_core::{Cause, Device, LaunchError};
 use litplex_devices::Threads;
@@ -13,6 +13,7 @@ use litplex_supervisor::SlotState;
 use litplex_workers::{Inspected, Inspection, Overrides, Sdk, default_interpreter, inspect};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::access::{Access, EndpointGuard};
 use crate::app_host::AppHostSockets;
@@ -25,11 +26,15 @@ use crate::launch::{WorkerEnvironment, locate_cache, python_sdk, variables};
 use crate::log::Log;
 use crate::placement::{Placement, place_all};
 use crate::signals::Signals;
+use crate::size::Size;
 use crate::telemetry::Telemetry;
 use crate::{Error, ModelSource, secrets, tls};
 
 /// The time that workers have to exit after they were ready.
 const STOP_TIME: Duration = Duration::from_secs(5);
+
+/// The time in which the memory of a worker that is ready is measured.
+const MEASURE_TIME: Duration = Duration::from_secs(5);
 
 /// Checks everything that a server needs, and inspects each Python model in its own interpreter.
 /// Returns the properties of the models, in the order of the endpoints.
@@ -219,22 +224,41 @@ async fn load_in_turn(set: &EndpointSet) -> Result<(), Error> {
     for controls in set.generations().iter().map(Generations::live).filter(sleep) {
         // Slots repeat the devices.
         let devices: BTreeSet<&str> = controls.devices.iter().map(Device::as_str).collect();
-        controls.scale(WorkerCount::Number(devices.len()));
+        let configured = Size::configured(&controls.spec.config, controls.devices.len());
+        controls.resize(configured.by_hand(devices.len()));
         let mut view = controls.view.clone();
         while !are_loaded(&view.states()).map_err(|cause| failed(&controls, cause))? {
             view.changed().await;
         }
-        controls.scale(WorkerCount::Cold);
+        if controls.patience.is_some() {
+            // Some systems let no process be measured.
+            let _ = timeout(MEASURE_TIME, controls.memory.measured()).await;
+        }
+        controls.resize(configured.cold());
         while !view.states().is_empty() {
             view.changed().await;
         }
     }
+    fit(set).await?;
     let errors = set.neighbours().errors();
     if !errors.is_empty() {
         return Err(ConfigError(errors).into());
     }
     set.warn_of_cycles();
     Ok(())
+}
+
+/// Fails for a model that never fits, as was measured.
+async fn fit(set: &EndpointSet) -> Result<(), Error> {
+    let Some(generations) = set.generations().into_iter().next() else { return Ok(()) };
+    let plan = generations.live().memory.plan().await;
+    match plan.endpoints.into_iter().find(|it| it.next == NextLoad::Never) {
+        Some(PlannedMemory { endpoint, reason, .. }) => {
+            let cause = LaunchError::new(reason.unwrap_or_default());
+            Err(Error::Launch { endpoint, cause })
+        }
+        None => Ok(()),
+    }
 }
 
 fn failed(controls: &EndpointControls, cause: LaunchError) -> Error {

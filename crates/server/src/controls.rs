@@ -72,9 +72,7 @@ impl EndpointControls {
                 Size { workers: self.view.wanted().clamp(min, max), ..configured }
             }
         };
-        self.watched.set_most_workers(size.limits.max.max(1));
-        self.wanted.set(size.workers);
-        self.size.send_replace(size);
+        self.resize(size);
         endpoint_span(self.label()).in_scope(|| match (to, size.workers) {
             (WorkerCount::Number(0) | WorkerCount::Cold, _) => {
                 tracing::info!("asleep: it was scaled to none by hand");
@@ -85,6 +83,13 @@ impl EndpointControls {
             }
         });
         size.workers
+    }
+
+    /// Sets the number of workers and its limits.
+    pub(crate) fn resize(&self, size: Size) {
+        self.watched.set_most_workers(size.limits.max.max(1));
+        self.wanted.set(size.workers);
+        self.size.send_replace(size);
     }
 
     fn is_asleep(&self) -> bool {

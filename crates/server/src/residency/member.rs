@@ -173,6 +173,15 @@ impl Member {
         MemoryPlan { memory: self.memory_status(), endpoints: answer.await.unwrap_or_default() }
     }
 
+    /// Resolves once it is known from a worker what one needs.
+    pub(crate) async fn measured(&self) {
+        let mut report = self.handle.report.clone();
+        let is_measured =
+            |it: &MemoryReport| it.endpoints.get(&self.id).is_some_and(|it| it.is_measured);
+        // The task outlives its handles.
+        drop(report.wait_for(is_measured).await);
+    }
+
     /// Returns the memory of its workers for operators, as the task last saw it.
     pub(crate) fn status(&self) -> Option<ResidencyStatus> {
         self.handle.report.borrow().endpoints.get(&self.id).cloned()
