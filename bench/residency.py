@@ -5,12 +5,12 @@ for about three of them. Requests come at random times for a model by Zipf's law
 the order of the models around in the middle. A seventh endpoint stays in memory, and one client
 asks it all the time.
 
-Printed as JSON: the seconds of loading, as measured and by the declared times, and those of LRU on
-the same requests (simulated without waits, with the declared memory and times); the answers and
-their times; the most memory of all workers together, sampled every `--sample` seconds (pages of
-their own, without files that they map); and the p99 of the endpoint that stays, while models load
-and otherwise. Its client is a process of its own with one connection, so that it waits for no
-thread of the others; when models loaded is read from the log.
+Printed as JSON: the seconds of loading, as measured and by the declared times, and those of LRU and
+of the exact offline optimum on the same requests (both simulated without waits, with the declared
+memory and times); the answers and their times; the most memory of all workers together, sampled
+every `--sample` seconds (pages of their own, without files that they map); and the p99 of the
+endpoint that stays, while models load and otherwise. Its client is a process of its own with one
+connection, so that it waits for no thread of the others; when models loaded is read from the log.
 
 Usage: python residency.py [--seconds 1200] [--rate 0.5] [--zipf 0.9] [--shift]; litplex must be
 installed for this Python.
@@ -37,6 +37,7 @@ SECONDS = [0.3, 0.6, 0.9, 1.5, 2.0, 3.0]
 BUDGET = "2600MB"
 PATHS = [f"/m{number}" for number in range(len(MEGABYTES))]
 PAGE = 4096
+NEEDS = [size + 35 for size in MEGABYTES]
 
 
 def serve(port):
@@ -193,12 +194,33 @@ def lru_seconds(requests, budget):
         if model in there:
             there.move_to_end(model)
             continue
-        size = MEGABYTES[model] + 35
+        size = NEEDS[model]
         while there and sum(there.values()) + size > budget:
             there.popitem(last=False)
         there[model] = size
         seconds += SECONDS[model]
     return seconds
+
+
+def optimum_seconds(requests, budget):
+    """Returns the least seconds of loading, by dynamic programming over the sets in memory."""
+    sets = range(1 << len(PATHS))
+    needs = [sum(need for bit, need in enumerate(NEEDS) if has >> bit & 1) for has in sets]
+    # The seconds so far, by the models in memory. What is not needed leaves with the next load.
+    least = {0: 0.0}
+    for _, model in requests:
+        bit, reached = 1 << model, {}
+        for has, seconds in least.items():
+            if has & bit:
+                reached[has] = min(seconds, reached.get(has, seconds))
+                continue
+            for kept in sets:
+                after = kept | bit
+                if kept & ~has == 0 and needs[after] <= budget:
+                    then = seconds + SECONDS[model]
+                    reached[after] = min(then, reached.get(after, then))
+        least = reached
+    return min(least.values())
 
 
 def main():
@@ -264,7 +286,7 @@ def measure(args, server):
         if path in PATHS
     )
     declared = sum(loads[path] * load for path, load in zip(PATHS, SECONDS, strict=True))
-    lru = lru_seconds(requests, 2600 - 40)
+    lru, optimum = (simulate(requests, 2600 - 40) for simulate in (lru_seconds, optimum_seconds))
     return {
         "requests": len(requests),
         "answers": Counter(status for status, _ in answers),
@@ -272,7 +294,10 @@ def measure(args, server):
         "load_seconds": round(seconds, 1),
         "declared_load_seconds": round(declared, 1),
         "declared_load_seconds_of_lru": round(lru, 1),
+        "declared_load_seconds_of_optimum": round(optimum, 1),
         "relative_to_lru": round(declared / lru, 3),
+        "relative_to_optimum": round(declared / optimum, 3),
+        "optimum_relative_to_lru": round(optimum / lru, 3),
         "wait_mean": round(statistics.fmean(waits), 3),
         "wait_p99": round(quantile(waits, 0.99), 3),
         "most_memory_mb": round(sampler.most / 1e6),
