@@ -135,7 +135,8 @@ impl Residency {
     pub(crate) fn worth(&self, id: EndpointId, workers: usize, now: Instant) -> Worth {
         let Some(endpoint) = self.endpoints.get(&id) else { return Worth::default() };
         let reload = endpoint.reload();
-        let rate = endpoint.rate.per_second(reload, now) / workers.max(1) as f64;
+        let rate = endpoint.rate.per_second(self.traffic.half_life(reload, now), reload, now)
+            / workers.max(1) as f64;
         Worth { rate, value: rate * reload.as_secs_f64() }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::endpoint::{Endpoint, Phase, Worker};
+use crate::rate::Traffic;
 use crate::waiting::Waiting;
 use crate::{
     Action, Ask, EndpointId, Event, EvictionCause, Memory, Patience, ResidencySettings,
@@ -23,13 +24,14 @@ pub struct Residency {
     pub(crate) endpoints: BTreeMap<EndpointId, Endpoint>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) waiting: Vec<Waiting>,
+    pub(crate) traffic: Traffic,
 }
 
 impl Residency {
     /// Creates a state without endpoints.
     pub fn new(budget: Memory, patience: Patience) -> Self {
-        let (endpoints, workers) = (BTreeMap::new(), BTreeMap::new());
-        Self { budget, patience, endpoints, workers, waiting: Vec::new() }
+        let (endpoints, workers, traffic) = (BTreeMap::new(), BTreeMap::new(), Traffic::default());
+        Self { budget, patience, endpoints, traffic, workers, waiting: Vec::new() }
     }
 
     /// Adds an endpoint, or changes its settings. The history of an endpoint that is there is kept.
@@ -238,7 +240,8 @@ impl Residency {
 
     fn arrivals(&mut self, id: EndpointId, count: u64, now: Instant) {
         if let Some(endpoint) = self.endpoints.get_mut(&id) {
-            endpoint.rate.add(count, endpoint.reload(), now);
+            self.traffic.add(count, now);
+            endpoint.rate.add(count, self.traffic.half_life(endpoint.reload(), now), now);
         }
     }
 
