@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -30,10 +31,6 @@ MODEL = """
             )
 """
 
-# The answers to a request of which there are too many. 408 is one whose body was late: its client
-# is on the same machine, and waits for a core.
-STATUSES = {200, 408, 503, 504}
-
 
 def check_refusal(response):
     assert response.status_code == 503
@@ -52,7 +49,7 @@ def test_a_burst_far_above_capacity(serve):
         # No client has left a request behind.
         wait_until(lambda: client.post("/slow", json=0.05).status_code == 200)
     statuses = Counter(response.status_code for response in responses)
-    assert set(statuses) <= STATUSES
+    assert set(statuses) <= {200, 503, 504}
     # The budget has room for ten of them, and for fewer on a busy machine.
     assert statuses[200] >= 2, statuses
     assert statuses[504] <= 10, statuses
@@ -71,10 +68,15 @@ def test_load_that_stays_above_capacity_keeps_the_model_busy(serve):
     end = time.monotonic() + 4
 
     def call():
-        with httpx.Client(base_url=server.url, timeout=20) as client:
+        # It sends the head with the body, which then cannot be late on a busy machine.
+        address = httpx.URL(server.url).netloc.decode()
+        with contextlib.closing(HTTPConnection(address, timeout=20)) as client:
             while time.monotonic() < end:
                 begin = time.monotonic()
-                response = client.post("/slow", json=0.05)
+                client.request("POST", "/slow", b"0.05", {"content-type": "application/json"})
+                answer = client.getresponse()
+                text, headers = answer.read(), dict(answer.getheaders())
+                response = httpx.Response(answer.status, headers=headers, content=text)
                 statuses[response.status_code] += 1
                 if response.status_code == 503:
                     refusals.append((response, time.monotonic() - begin))
@@ -94,7 +96,7 @@ def test_load_that_stays_above_capacity_keeps_the_model_busy(serve):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert set(statuses) <= STATUSES, statuses
+    assert set(statuses) <= {200, 503, 504}, statuses
     # 80 would be all that one worker can.
     assert statuses[200] >= 40, statuses
     assert statuses[504] <= statuses[200] / 4, statuses
@@ -144,7 +146,7 @@ def test_batches_under_overload(serve):
         assert all(r.json() == n for n, r in enumerate(responses) if r.status_code == 200)
         wait_until(lambda: client.post("/predict", json=1).status_code == 200)
     statuses = Counter(response.status_code for response in responses)
-    assert set(statuses) <= STATUSES
+    assert set(statuses) <= {200, 503, 504}
     assert statuses[200] >= 6, statuses
     assert statuses[504] <= 20, statuses
 
