@@ -227,17 +227,15 @@ async fn load_in_turn(set: &EndpointSet) -> Result<(), Error> {
         let configured = Size::configured(&controls.spec.config, controls.devices.len());
         controls.resize(configured.by_hand(devices.len()));
         let mut view = controls.view.clone();
-        while !are_loaded(&view.states()).map_err(|cause| failed(&controls, cause))? {
-            view.changed().await;
-        }
+        while !are_loaded(&view.states()).map_err(|cause| failed(&controls, cause))?
+            && view.changed().await
+        {}
         if controls.patience.is_some() {
             // Some systems let no process be measured.
             let _ = timeout(MEASURE_TIME, controls.memory.measured()).await;
         }
         controls.resize(configured.cold());
-        while !view.states().is_empty() {
-            view.changed().await;
-        }
+        while !view.states().is_empty() && view.changed().await {}
     }
     fit(set).await?;
     let errors = set.neighbours().errors();
