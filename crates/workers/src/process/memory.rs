@@ -69,8 +69,7 @@ pub(super) fn footprint(pid: u32) -> Option<u64> {
 /// The footprint of a process from one look to the next.
 ///
 /// The exact figure takes the kernel 10 to 25 ms by gigabyte, in which it delays what else runs on that core. So it is
-/// taken in a small part of the time; meanwhile the memory without a file, which the kernel counts, says how it
-/// changed.
+/// taken in a small part of the time; meanwhile the anonymous memory, which the kernel counts, says how it changed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Footprint {
     /// The bytes of host memory that come back when the process and its descendants end.
@@ -81,8 +80,8 @@ pub(super) struct Footprint {
 #[derive(Debug, Clone, Copy)]
 struct Exact {
     bytes: u64,
-    /// The bytes of memory without a file then, in full where processes share it.
-    fileless: u64,
+    /// The bytes of anonymous memory then, in full where processes share it.
+    anonymous: u64,
     at: Instant,
     /// The time that the measurement took.
     took: Duration,
@@ -91,20 +90,20 @@ struct Exact {
 impl Footprint {
     /// Measures a process after an earlier look. `None` once it is gone.
     pub(super) fn measure(pid: u32, last: Option<Self>) -> Option<Self> {
-        let fileless = with_descendants(pid).into_iter().filter_map(fileless).sum();
+        let anonymous = with_descendants(pid).into_iter().filter_map(anonymous).sum();
         let at = Instant::now();
-        if let Some(Self { exact, .. }) = last.filter(|it| it.exact.is_enough(fileless, at)) {
-            return (fileless > 0).then(|| Self { bytes: exact.changed_to(fileless), exact });
+        if let Some(Self { exact, .. }) = last.filter(|it| it.exact.is_enough(anonymous, at)) {
+            return (anonymous > 0).then(|| Self { bytes: exact.changed_to(anonymous), exact });
         }
         let bytes = footprint(pid)?;
-        Some(Self { bytes, exact: Exact { bytes, fileless, at, took: at.elapsed() } })
+        Some(Self { bytes, exact: Exact { bytes, anonymous, at, took: at.elapsed() } })
     }
 }
 
 impl Exact {
     /// Returns whether no exact figure is due.
-    fn is_enough(self, fileless: u64, now: Instant) -> bool {
-        let has_changed = fileless.abs_diff(self.fileless) > self.fileless / NOTEWORTHY_PART;
+    fn is_enough(self, anonymous: u64, now: Instant) -> bool {
+        let has_changed = anonymous.abs_diff(self.anonymous) > self.anonymous / NOTEWORTHY_PART;
         let pause = match has_changed {
             true => self.took * CHANGED_ONE_IN,
             false => (self.took * ONE_IN).min(LONGEST_ESTIMATE),
@@ -112,9 +111,9 @@ impl Exact {
         now < self.at + pause
     }
 
-    /// Returns the footprint with so much memory without a file.
-    fn changed_to(self, fileless: u64) -> u64 {
-        (self.bytes + fileless).saturating_sub(self.fileless)
+    /// Returns the footprint with so much anonymous memory.
+    fn changed_to(self, anonymous: u64) -> u64 {
+        (self.bytes + anonymous).saturating_sub(self.anonymous)
     }
 }
 
@@ -173,8 +172,8 @@ pub(super) fn children(process: u32) -> Vec<u32> {
     lists.flat_map(|list| Vec::from_iter(list.split_whitespace().flat_map(str::parse))).collect()
 }
 
-/// Returns the bytes of resident memory that is in no file.
-fn fileless(process: u32) -> Option<u64> {
+/// Returns the bytes of memory that only swap can take, in full where processes share it.
+fn anonymous(process: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     Some(kilobytes(&text, "RssAnon:")? + kilobytes(&text, "RssShmem:")?)
 }
@@ -224,9 +223,9 @@ mod tests {
     #[test]
     fn an_exact_footprint_is_due_after_its_time_and_sooner_where_the_memory_has_changed() {
         let (at, took) = (Instant::now(), Duration::from_millis(10));
-        let exact = Exact { bytes: 300, fileless: 400, at, took };
-        let is_due = |fileless, milliseconds| {
-            !exact.is_enough(fileless, at + Duration::from_millis(milliseconds))
+        let exact = Exact { bytes: 300, anonymous: 400, at, took };
+        let is_due = |anonymous, milliseconds| {
+            !exact.is_enough(anonymous, at + Duration::from_millis(milliseconds))
         };
         assert_eq!([is_due(440, 9_990), is_due(440, 10_010)], [false, true]);
         assert_eq!([is_due(460, 490), is_due(460, 510), is_due(340, 510)], [false, true, true]);
@@ -238,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn between_exact_footprints_the_memory_without_a_file_says_how_it_changed() {
+    fn between_exact_footprints_the_anonymous_memory_says_how_it_changed() {
         let (at, took) = (Instant::now(), LOOK);
-        let exact = Exact { bytes: 300, fileless: 400, at, took };
+        let exact = Exact { bytes: 300, anonymous: 400, at, took };
         assert_eq!([400, 450, 150, 50].map(|now| exact.changed_to(now)), [300, 350, 50, 0]);
         let mut sleeper = Command::new("sleep").arg("60").spawn().expect("it starts");
         let pid = sleeper.id();
