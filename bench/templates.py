@@ -67,7 +67,9 @@ def cold(args, directory, preload):
 
 def memory(args, directory, preload, workers):
     """Returns the memory of so many workers that have answered requests, in MB."""
-    with TemplateServer(args, directory, {"workers_per_device": workers, "preload": preload}) as server:
+    with TemplateServer(
+        args, directory, {"workers_per_device": workers, "preload": preload}
+    ) as server:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: server.ask(), range(64)))
         return server.memory()
