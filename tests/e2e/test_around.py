@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 
 PROGRAM = """
     class Says(ls.LitAPI):
@@ -255,24 +255,28 @@ def test_a_terminal_gets_short_lines_and_a_pipe_gets_json(serve, script, tmp_pat
     assert json.loads(server.wait_for_line(r"^{.*/predict.*}$")[0])["status"] == 200
 
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    program = subprocess.Popen(
         [sys.executable, script(text)],
         cwd=tmp_path,
         stdout=theirs,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "ANN": "key of ann"},
-    ) as program:
+    )
+    try:
         os.close(theirs)
         assert program.stderr is not None
         line = next(line for line in program.stderr if "listening on" in line)
         url = line.partition("listening on ")[2].split()[0]
-        httpx.get(f"{url}/nothing")
+        httpx.get(f"{url}/nothing", timeout=PATIENCE)
         said = b""
         while b"/nothing" not in said:
             said += os.read(ours, 4096)
         program.terminate()
-        program.communicate(timeout=30)
-    os.close(ours)
+        program.communicate(timeout=PATIENCE)
+    finally:
+        program.kill()
+        program.communicate()
+        os.close(ours)
     last = said.decode().splitlines()[-1]
     assert "Z GET /nothing 404 " in last and last.rstrip().endswith(" B"), said

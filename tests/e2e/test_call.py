@@ -14,7 +14,7 @@ import zlib
 
 import pytest
 from certificates import Authority
-from conftest import LITPLEX, PATIENCE, PRELUDE, Server, wait_until
+from conftest import LITPLEX, PRELUDE, Server, wait_until
 
 SERVER = """
     import time
@@ -271,16 +271,13 @@ def test_an_error_in_a_stream_is_an_error_of_the_command(call, flags):
     assert b'"fail"' in out and "the stream failed: no second row" in err
 
 
-def test_ctrl_c_closes_the_connection_of_a_stream(served):
+def test_ctrl_c_closes_the_connection_of_a_stream(served, run):
     server, environment = served
-    env = {**os.environ, **environment}
-    command = [str(LITPLEX), "call", "/endless", "x"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as calls:
-        assert calls.stdout is not None
-        # The first values come while the stream goes on.
-        assert calls.stdout.readline() == b'{"tick": 1}\n'
-        calls.send_signal(signal.SIGINT)
-        assert calls.wait(PATIENCE) == -signal.SIGINT
+    calls = run([LITPLEX, "call", "/endless", "x"], env=environment)
+    # The first values come while the stream goes on.
+    calls.wait_for_line('^{"tick": 1}$')
+    calls.signal(signal.SIGINT)
+    assert calls.wait() == -signal.SIGINT
     wait_until(lambda: any("left" in line for line in server.lines))
 
 

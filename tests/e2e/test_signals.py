@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -149,18 +148,11 @@ def test_a_killed_server_is_reported_with_its_signal(serve):
     server.wait_for_line("the litplex server was killed by signal 9")
 
 
-def test_a_signal_before_the_server_takes_signals_stops_it_as_asked(tmp_path, script):
+def test_a_signal_before_the_server_takes_signals_stops_it_as_asked(run, tmp_path, script):
     """The binary is replaced by a program that has not come to that yet."""
     slow = tmp_path / "slow-binary"
     slow.write_text("#!/bin/sh\necho began\nexec sleep 60\n")
     slow.chmod(0o755)
-    with subprocess.Popen(
-        [sys.executable, script(SLEEPER)],
-        cwd=tmp_path,
-        env={**os.environ, "LITPLEX_BIN": str(slow)},
-        stdout=subprocess.PIPE,
-    ) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"began\n"
-        program.send_signal(signal.SIGTERM)
-        assert program.wait(30) == 0
+    program = run([sys.executable, script(SLEEPER)], env={"LITPLEX_BIN": str(slow)})
+    program.wait_for_line("began")
+    assert program.stop() == 0
