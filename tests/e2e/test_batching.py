@@ -3,21 +3,22 @@
 import asyncio
 import itertools
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from conftest import PATIENCE, wait_until
 
 LENGTHS = """
-    import time
+    import os, time
 
     class Lengths(ls.LitAPI):
         def predict(self, requests):
             lengths = [len(request["text"]) for request in requests]
             with open("batches", "a") as file:
                 file.write(f"{lengths}\\n")
-            time.sleep(max(request.get("seconds", 0) for request in requests))
+            while any("waits" in request for request in requests) and not os.path.exists("gate"):
+                time.sleep(0.005)
             return lengths
         HOOK
 
@@ -58,28 +59,37 @@ def post_all(server, bodies):
     return asyncio.run(post())
 
 
-def post_behind_another(server, batches, bodies):
-    """Sends requests that all wait, while the worker computes another for a second."""
-    first = threading.Thread(target=post_all, args=(server, [{"text": "", "seconds": 1}]))
-    before = len(batches())
-    first.start()
-    wait_until(lambda: len(batches()) > before)
-    answers = post_all(server, bodies)
-    first.join(PATIENCE)
-    return answers
+@pytest.fixture
+def post_behind_another(batches, tmp_path):
+    """Returns a function that sends requests, which all wait while the worker computes another."""
+
+    def post(server, bodies):
+        all_there = f'litplex_inflight_requests{{endpoint="/predict"}} {1 + len(bodies)}\n'
+        before = len(batches())
+        with ThreadPoolExecutor() as pool:
+            try:
+                pool.submit(post_all, server, [{"text": "", "waits": True}])
+                wait_until(lambda: len(batches()) > before)
+                answers = pool.submit(post_all, server, bodies)
+                wait_until(lambda: all_there in server.client.get("/metrics").text)
+            finally:
+                (tmp_path / "gate").touch()
+            return answers.result()
+
+    return post
 
 
 def texts(*lengths):
     return [{"text": "x" * length} for length in lengths]
 
 
-def test_an_idle_worker_takes_what_is_there(lengths, batches):
+def test_an_idle_worker_takes_what_is_there(lengths, batches, post_behind_another):
     server = lengths()
     assert server.post("/predict", json={"text": "one"}).json() == 3
-    answers = post_behind_another(server, batches, texts(*range(1, 13)))
+    answers = post_behind_another(server, texts(*range(1, 13)))
     assert [answer.json() for answer in answers] == [*range(1, 13)]
-    first, behind, *rest = batches()
-    assert (first, behind) == ([3], [0])
+    first, before, *rest = batches()
+    assert (first, before) == ([3], [0])
     assert [len(batch) for batch in rest] == [8, 4]
 
 
@@ -100,11 +110,13 @@ HOOK = """
 @pytest.mark.parametrize(
     ("options", "hook"), [('cost="text:length"', ""), ('cost="body:bytes"', ""), ("", HOOK)]
 )
-def test_a_batch_costs_no_more_than_it_may_and_like_goes_with_like(lengths, batches, options, hook):
+def test_a_batch_costs_no_more_than_it_may_and_like_goes_with_like(
+    lengths, batches, post_behind_another, options, hook
+):
     # An item costs as much as the longest one of its batch, and a little more by bytes.
     server = lengths(f"max_batch_cost=500, {options}", hook)
     mixed = [10, 200, 12, 190, 9, 210, 11, 700, 10, 205, 8]
-    answers = post_behind_another(server, batches, texts(*mixed))
+    answers = post_behind_another(server, texts(*mixed))
     assert [answer.json() for answer in answers] == mixed
     behind = batches()[1:]
     assert sorted(itertools.chain(*behind)) == sorted(mixed)
