@@ -107,7 +107,8 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
     registry, provider = _new_registry(order, setup)
     try:
         api = _set_up(order, setup, pickled)
-        hooks, health = _hooks_of(api, setup), _health_of(api)
+        hooks = _hooks_of(api, setup)
+        health = _health_of(api, hooks)
         ready = _ready(hooks, setup, sources.new(), imports)
     except _Failed as failed:
         link.data.sendall(frames.encode_message(frames.FAILED, failed.message))
@@ -130,7 +131,8 @@ def _work(order: dict[str, Any], pickled: BinaryIO) -> int:
             if woken is None:
                 break
             registry, provider = _new_registry(order, setup)
-            hooks, health = _hooks_of(api, setup), _health_of(api)
+            hooks = _hooks_of(api, setup)
+            health = _health_of(api, hooks)
             serving = Serving(woken, setup, api, hooks, health, registry, provider, sources)
             # The server has forgotten the values of the worker that it had.
             if api._litplex_metrics is not None:
@@ -159,7 +161,7 @@ def _settle(result: Any) -> Any:
         return result
     from litplex._worker.hooks import event_loop
 
-    return event_loop.get().run_until_complete(result)
+    return event_loop.run(result)
 
 
 class _Failed(Exception):
@@ -256,13 +258,13 @@ def _ready(hooks: Hooks, setup: dict[str, Any], sources: Any, imports: Any) -> A
         raise _Failed(str(error)) from None
 
 
-def _health_of(api: Any) -> Any:
+def _health_of(api: Any, hooks: Hooks) -> Any:
     """Returns the health of a model that has the hook; other workers do not import the module."""
     if getattr(api.health, "__func__", None) is LitAPI.health:
         return None
     from litplex._worker.control.health import Health
 
-    return Health(api)
+    return Health(api, runs_loop=hooks.is_async and not hooks.is_continuous)
 
 
 def _start_loggers(api: Any) -> None:

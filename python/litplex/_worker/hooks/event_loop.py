@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
+
+#: Held by the thread that runs the loop, where hooks are plain: that of the model for an ``async``
+#: generator, another one for ``health``.
+turn = threading.Lock()
 
 
 @functools.lru_cache(None)
@@ -18,19 +23,25 @@ def get() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def run(result: Awaitable[Any]) -> Any:
+    """Returns the result of a hook where the loop does not run, or runs for another hook."""
+    with turn:
+        return get().run_until_complete(result)
+
+
 def each(outputs: Any) -> Iterator[Any]:
     """Yields what an ``async`` generator does, where hooks are plain."""
-    loop, outputs = get(), outputs.__aiter__()
+    outputs = outputs.__aiter__()
     try:
         while True:
             try:
-                output = loop.run_until_complete(_next(outputs))
+                output = run(_next(outputs))
             except StopAsyncIteration:
                 return
             yield output
     finally:
         if hasattr(outputs, "aclose"):
-            loop.run_until_complete(outputs.aclose())
+            run(outputs.aclose())
 
 
 async def _next(outputs: Any) -> Any:
@@ -39,10 +50,9 @@ async def _next(outputs: Any) -> Any:
 
 def close() -> None:
     """Cancels what the model's hooks left running, as ``asyncio.run`` does."""
-    loop = get()
-    loop.run_until_complete(_cancel_all())
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+    run(_cancel_all())
+    run(get().shutdown_asyncgens())
+    get().close()
 
 
 async def _cancel_all() -> None:

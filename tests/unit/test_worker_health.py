@@ -1,0 +1,78 @@
+"""The `async` health of a model, which the worker asks while the model serves."""
+
+import pytest
+from litplex._worker.wire import frames
+
+HEALTH = """
+        is_set_up = False
+
+        async def setup(self, device):
+            self.loop = asyncio.get_running_loop()
+
+        async def health(self):
+            assert asyncio.get_running_loop() is self.loop
+            # The first answer comes before the worker is ready.
+            if self.is_set_up:
+                say("asked")
+                while not os.path.exists("gate"):
+                    await asyncio.sleep(0.005)
+                say("well")
+            self.is_set_up = True
+            return True
+
+        async def teardown(self):
+            say("torn down")
+"""
+
+ASYNC = f"""
+    class API(ls.LitAPI):
+        {HEALTH}
+        async def predict(self, x):
+            yield x
+            yield await asyncio.sleep(0.01, x)
+"""
+
+# The loop runs from each value of the generator to the next.
+PLAIN = f"""
+    class API(ls.LitAPI):
+        {HEALTH}
+        def predict(self, x):
+            return self.values(x)
+
+        async def values(self, x):
+            yield x
+            yield await asyncio.sleep(0.01, x)
+"""
+
+PING = frames.encode(frames.PING, id=1)
+
+
+@pytest.fixture(params=[ASYNC, PLAIN], ids=["async", "plain"])
+def server(worker, request):
+    return worker(request.param, {"stream": True}, ready=False)
+
+
+@pytest.fixture
+def asked(server):
+    """A worker that asks its model from the moment when it is ready."""
+    server.send("control", PING)
+    server.ready()
+    server.wait_for("asked")
+    return server
+
+
+def test_it_runs_beside_requests_from_the_first_moment(asked):
+    asked.request(1, "x")
+    asked.credit(1, 10)
+    asked.open_gate()
+    assert asked.items() == {1: ["x", "x", 0]}
+    asked.wait_for("well")
+    asked.socks["data"].shutdown(1)
+    assert asked.end() == 0
+    assert asked.errors == "asked\nwell\ntorn down\n"
+
+
+def test_one_that_waits_ends_with_the_worker(asked):
+    asked.socks["data"].shutdown(1)
+    assert asked.end() == 0
+    assert asked.errors == "asked\ntorn down\n"
