@@ -153,10 +153,9 @@ struct Room {
 
 impl Room {
     fn is_too_small_for(&self, worker: &Movable) -> Option<String> {
-        if worker.is_gpu_unknown {
+        let Some(on_gpu) = worker.on_gpu else {
             return Some("the driver does not tell what it has on the GPU".into());
-        }
-        let on_gpu = worker.memory.most_on_a_device();
+        };
         let moved = worker.host.anonymous + on_gpu;
         let [moved_in_words, swap, memory] = [moved, self.swap, self.memory].map(size_in_words);
         if moved as f64 > self.swap as f64 * (1.0 - RESERVE) {
@@ -174,7 +173,8 @@ impl Room {
 pub(super) fn went_to_swap(before: &Movable, after: &Movable) -> bool {
     let is_small = |rest: u64, all: u64| rest as f64 <= all as f64 * MOST_KEPT;
     let on_host = before.host.resident + before.host.swapped;
-    let [on_gpu, left_there] = [before, after].map(|it| it.memory.most_on_a_device());
+    // The driver does not name a process that has nothing there.
+    let [on_gpu, left_there] = [before, after].map(|it| it.on_gpu.unwrap_or(0));
     is_small(after.host.resident, on_host) && is_small(left_there, on_gpu)
 }
 
@@ -184,7 +184,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use litplex_core::{BoxFuture, Pageable, WorkerExit};
-    use litplex_residency::Memory;
     use tokio::time::{Instant, sleep};
 
     use super::*;
@@ -287,8 +286,7 @@ mod tests {
 
     fn movable(host: u64, on_gpu: u64) -> Movable {
         let host = Pageable { resident: host, anonymous: host, swapped: 0 };
-        let memory = Memory::on_host(host.resident).with_device(0, on_gpu);
-        Movable { host, memory, is_gpu_unknown: false }
+        Movable { host, on_gpu: Some(on_gpu) }
     }
 
     #[test]
@@ -299,7 +297,7 @@ mod tests {
         assert_eq!(room.is_too_small_for(&movable(6 * GB, 4 * GB)).as_deref(), Some(says));
         let says = "it has 5.4 GB on the GPU, and 4.3 GB of the host are free";
         assert_eq!(room.is_too_small_for(&movable(GB, 5 * GB)).as_deref(), Some(says));
-        let unknown = Movable { is_gpu_unknown: true, ..movable(GB, 0) };
+        let unknown = Movable { on_gpu: None, ..movable(GB, 0) };
         assert!(room.is_too_small_for(&unknown).is_some());
     }
 
@@ -307,6 +305,7 @@ mod tests {
     fn a_worker_that_keeps_its_memory_of_the_host_or_the_gpu_did_not_go_to_swap() {
         let before = movable(GB, 8 * GB);
         assert!(went_to_swap(&before, &movable(GB / 2, 0)));
+        assert!(went_to_swap(&before, &Movable { on_gpu: None, ..movable(GB / 2, 0) }));
         assert!(!went_to_swap(&before, &movable(2 * GB, 0)), "what was on the GPU is on the host");
         assert!(!went_to_swap(&before, &movable(0, 8 * GB)), "the driver gave nothing back");
         assert!(!went_to_swap(&movable(GB, 0), &movable(GB, 0)));

@@ -15,7 +15,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::Instrument;
 
 use super::hibernation::{HibernatedWorkers, obstacle, went_to_swap};
-use super::measure::Movable;
 use super::member::{AskedFor, Claim, Member};
 use crate::size::Size;
 
@@ -263,16 +262,17 @@ impl BudgetedWorker {
         claim.moves_out();
         let Some(worker) = worker.hibernate(grace).await else { return };
         match measured.movable().await.filter(|after| went_to_swap(&before, after)) {
-            Some(Movable { memory: rest, .. }) => {
+            Some(after) => {
                 let seconds = begin.elapsed().as_secs_f64();
-                let (all, left) =
-                    (size_in_words(before.memory.total()), size_in_words(rest.total()));
+                let [all, left] = [&before, &after].map(|it| measured.in_use(it));
                 tracing::info!(
                     slot,
-                    "hibernates: {left} of {all} are left in memory, after {seconds:.2} s"
+                    "hibernates: {} of {} are left in memory, after {seconds:.2} s",
+                    size_in_words(left.total()),
+                    size_in_words(all.total())
                 );
                 hibernated.keep(slot, worker, claim.hand_over());
-                claim.hibernates(rest);
+                claim.hibernates(left);
             }
             None => {
                 tracing::info!(slot, "ends: swap did not take its memory");

@@ -21,10 +21,8 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(super) struct Movable {
     pub(super) host: Pageable,
-    /// Its memory now, on the host and on its GPU.
-    pub(super) memory: Memory,
-    /// Whether it is on a GPU, and the driver does not tell what it has there.
-    pub(super) is_gpu_unknown: bool,
+    /// The bytes on its GPU; 0 if it has none, `None` if the driver does not tell.
+    pub(super) on_gpu: Option<u64>,
 }
 
 /// The parts of a worker's measurement.
@@ -49,9 +47,12 @@ impl Measured {
     /// Returns what hibernation moves of the worker.
     pub(super) async fn movable(&self) -> Option<Movable> {
         let (host, on_gpu) = self.figures(|monitor| monitor.pageable()).await;
-        let host = host?;
-        let memory = self.with_gpu(Memory::on_host(host.resident), on_gpu);
-        Some(Movable { host, memory, is_gpu_unknown: self.gpu.is_some() && on_gpu.is_none() })
+        Some(Movable { host: host?, on_gpu: if self.gpu.is_some() { on_gpu } else { Some(0) } })
+    }
+
+    /// Returns the memory that is in use, of what hibernation moves.
+    pub(super) fn in_use(&self, movable: &Movable) -> Memory {
+        self.with_gpu(Memory::on_host(movable.host.resident), movable.on_gpu)
     }
 
     /// Returns a figure of the worker on the host, and its bytes on the GPU.

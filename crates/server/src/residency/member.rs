@@ -43,9 +43,9 @@ pub(super) enum Message {
     /// A worker is to start.
     Ask(WorkerId, AskedFor, oneshot::Sender<Result<(), Refusal>>),
     /// A worker that was granted has a process, which can be measured.
-    Loading(WorkerId, Arc<dyn Monitor>),
-    /// A worker is ready.
-    Ready(WorkerId, Option<Arc<dyn Monitor>>),
+    Loading(WorkerId, Measured),
+    /// A worker is ready. One that is a part of this process cannot be measured.
+    Ready(WorkerId, Option<Measured>),
     /// A worker has no process any more, or its start was given up.
     Ended(WorkerId),
     /// A worker begins to move its memory to swap.
@@ -99,6 +99,11 @@ pub(crate) struct Membership {
     pub(crate) is_measured: bool,
     /// The workers of it that hibernate. Its launch owns them.
     pub(crate) hibernated: Weak<HibernatedWorkers>,
+}
+
+/// Returns the GPU of a slot, given those of the first slots.
+pub(super) fn gpu_of(gpus: &[Option<usize>], slot: usize) -> Option<usize> {
+    gpus.get(slot % gpus.len().max(1)).copied().flatten()
 }
 
 impl ResidencyHandle {
@@ -218,17 +223,17 @@ impl Claim {
 
     /// Returns the parts of the measurement of its worker.
     pub(super) fn measured(&self, monitor: Arc<dyn Monitor>) -> Measured {
-        let gpus = &self.member.gpus;
-        let gpu = gpus.get(self.worker.slot % gpus.len().max(1)).copied().flatten();
+        let gpu = gpu_of(&self.member.gpus, self.worker.slot);
         Measured { monitor, gpu, driver: self.member.handle.driver.clone() }
     }
 
     pub(super) fn loading(&self, monitor: Arc<dyn Monitor>) {
-        self.member.handle.send(Message::Loading(self.worker, monitor));
+        self.member.handle.send(Message::Loading(self.worker, self.measured(monitor)));
     }
 
     pub(super) fn ready(&self, monitor: Option<Arc<dyn Monitor>>) {
-        self.member.handle.send(Message::Ready(self.worker, monitor));
+        let measured = monitor.map(|monitor| self.measured(monitor));
+        self.member.handle.send(Message::Ready(self.worker, measured));
     }
 
     /// Notes that the worker is loaded, and that none is woken.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::budget::Devices;
 use super::measure::Measured;
-use super::member::{AskedFor, Load, Membership, Message};
+use super::member::{AskedFor, Load, Membership, Message, gpu_of};
 use super::report::MemoryReport;
 use super::starts::Starts;
 
@@ -226,8 +226,8 @@ impl ResidencyTask {
                 self.carry_out(actions);
             }
             Message::Ask(worker, demand, reply) => self.ask(worker, demand, reply),
-            Message::Loading(worker, monitor) => self.measure_from_now_on(worker, monitor),
-            Message::Ready(worker, monitor) => self.ready(worker, monitor),
+            Message::Loading(worker, measured) => self.measure_from_now_on(worker, measured),
+            Message::Ready(worker, measured) => self.ready(worker, measured),
             Message::Ended(worker) => self.ended(worker),
             Message::MovesOut(worker) => drop(self.moving_out.insert(worker)),
             Message::Hibernated(worker, memory) => {
@@ -270,13 +270,12 @@ impl ResidencyTask {
         self.tell(Event::Ask(Ask { worker, gpu, queued, is_required, chain, deadline }));
     }
 
-    fn ready(&mut self, worker: WorkerId, monitor: Option<Arc<dyn Monitor>>) {
-        match monitor {
-            Some(monitor) => {
+    fn ready(&mut self, worker: WorkerId, measured: Option<Measured>) {
+        match measured {
+            Some(measured) => {
                 self.is_new.push(worker);
-                self.measure_from_now_on(worker, monitor);
+                self.measure_from_now_on(worker, measured);
             }
-            // It is a part of this process, whose memory is not known by model.
             None => {
                 let declared = self.residency.prediction(worker.endpoint).map(|(memory, _)| memory);
                 self.started(worker, declared.unwrap_or_default());
@@ -355,17 +354,14 @@ impl ResidencyTask {
         self.tell(Event::Usage(id, usage));
     }
 
-    fn measure_from_now_on(&mut self, worker: WorkerId, monitor: Arc<dyn Monitor>) {
-        let gpu = self.gpu(worker);
-        let measured = Measured { monitor, gpu, driver: self.devices.driver() };
+    fn measure_from_now_on(&mut self, worker: WorkerId, measured: Measured) {
         self.measured.insert(worker, measured.clone());
         self.measure(worker, measured, Duration::ZERO);
     }
 
     /// Returns the GPU of a worker.
     pub(super) fn gpu(&self, worker: WorkerId) -> Option<usize> {
-        let gpus = &self.members.get(&worker.endpoint)?.membership.gpus;
-        gpus.get(worker.slot % gpus.len().max(1)).copied().flatten()
+        gpu_of(&self.members.get(&worker.endpoint)?.membership.gpus, worker.slot)
     }
 
     fn measure(&mut self, worker: WorkerId, measured: Measured, after: Duration) {
