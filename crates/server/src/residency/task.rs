@@ -13,7 +13,7 @@ use litplex_residency::{
 use litplex_workers::{Templates, endpoint_span};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::budget::Devices;
 use super::measure::Measured;
@@ -26,7 +26,7 @@ use super::starts::Starts;
 const ASSUMED: u64 = 1_000_000_000;
 const ASSUMED_PART: u64 = 4;
 
-/// The time between two measurements of a worker that loads, and of one that is ready.
+/// The time between two measurements of a worker or a template that loads, and of one that is ready.
 const WHILE_LOADING: Duration = Duration::from_millis(250);
 const WHILE_READY: Duration = Duration::from_secs(2);
 
@@ -134,7 +134,7 @@ impl ResidencyTask {
         self.budget = self.devices.budget(self.host).await;
         self.told_budget = self.budget.host;
         self.tell(Event::Budget(self.budget.clone()));
-        self.measure_templates(Duration::ZERO);
+        self.measure_templates();
         loop {
             let due = self.residency.next_due(Instant::now());
             tokio::select! {
@@ -157,10 +157,11 @@ impl ResidencyTask {
         }
     }
 
-    fn measure_templates(&mut self, after: Duration) {
+    fn measure_templates(&mut self) {
         let templates = self.templates.clone();
         self.measuring.spawn(async move {
-            sleep(after).await;
+            let pause = if templates.are_starting() { WHILE_LOADING } else { WHILE_READY };
+            let _ = timeout(pause, templates.begun()).await;
             // Most servers have none, and need no further thread for it.
             let bytes = match templates.is_empty() {
                 true => 0,
@@ -385,7 +386,7 @@ impl ResidencyTask {
                 self.tell(Event::MemoryBack(worker));
             }
             Figure::Templates(bytes) => {
-                self.measure_templates(WHILE_READY);
+                self.measure_templates();
                 self.template_memory = bytes;
                 self.tell_budget();
             }

@@ -58,7 +58,7 @@ pub(super) fn usage(pid: u32, gpu_memory: Option<&GpuMemory<'_>>) -> Usage {
 
 /// Returns the bytes of host memory that come back when a process and its descendants end: shared pages count in
 /// part. `None` once there is no such process.
-pub(super) fn footprint(pid: u32) -> Option<u64> {
+fn footprint(pid: u32) -> Option<u64> {
     if !fs::exists(format!("/proc/{pid}")).unwrap_or(false) {
         return None;
     }

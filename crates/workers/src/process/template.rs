@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::adopted::Adopted;
-use super::memory::footprint;
+use super::memory::Footprint;
 use super::output::{Label, OutputSpec};
 use super::pipes::StandardStreams;
 use super::template_process::{End, Refusal, TemplateProcess, TemplateSpec};
@@ -34,8 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The stage of a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// The process imports its modules.
-    Starting,
+    /// This process imports its modules, or ends.
+    Starting(Option<u32>),
     /// This process forks workers.
     Ready(Option<u32>),
     /// There is no process, at least for now.
@@ -55,6 +56,8 @@ struct ForkRequest {
 pub(super) struct Template {
     requests: mpsc::Sender<ForkRequest>,
     stage: watch::Receiver<Stage>,
+    /// The last footprint, and its process.
+    footprint: Mutex<Option<(u32, Footprint)>>,
 }
 
 impl fmt::Debug for Template {
@@ -67,11 +70,11 @@ impl Template {
     /// Starts a template, whose output is handled as that of the workers.
     pub(super) fn start(spec: TemplateSpec, output: &OutputSpec) -> Self {
         let (requests, asked) = mpsc::channel(1);
-        let (stage, seen) = watch::channel(Stage::Starting);
+        let (stage, seen) = watch::channel(Stage::Starting(None));
         let label = Label::for_process(LABEL, output);
         let keeper = Keeper { spec, label, asked, stage, refused: None };
         tokio::spawn(keeper.keep().instrument(worker_span(None, LABEL)));
-        Self { requests, stage: seen }
+        Self { requests, stage: seen, footprint: Mutex::default() }
     }
 
     /// Returns whether workers can be forked, now.
@@ -79,17 +82,27 @@ impl Template {
         matches!(*self.stage.borrow(), Stage::Ready(_))
     }
 
+    /// Returns whether its process imports modules, ends, or is about to start.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Starting(_))
+    }
+
     /// Measures the bytes of memory that come back when it ends. Blocks for milliseconds.
     pub(super) fn footprint(&self) -> u64 {
-        match *self.stage.borrow() {
-            Stage::Ready(Some(process)) => footprint(process).unwrap_or(0),
-            _ => 0,
-        }
+        let (Stage::Starting(Some(process)) | Stage::Ready(Some(process))) = *self.stage.borrow()
+        else {
+            return 0;
+        };
+        let mut last = self.footprint.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = last.filter(|(of, _)| *of == process).map(|(_, footprint)| footprint);
+        let now = Footprint::measure(process, same);
+        *last = now.map(|footprint| (process, footprint));
+        now.map_or(0, |footprint| footprint.bytes)
     }
 
     /// Resolves when the template has imported its modules, or cannot.
     pub(super) async fn started(&self) {
-        let _ = self.stage.clone().wait_for(|stage| *stage != Stage::Starting).await;
+        let _ = self.stage.clone().wait_for(|stage| !matches!(stage, Stage::Starting(_))).await;
     }
 
     /// Forks a worker, which waits for its order.
@@ -124,9 +137,10 @@ impl Keeper {
         loop {
             let end = match TemplateProcess::start(&self.spec, &self.label).await {
                 Ok(mut running) => {
+                    self.stage.send_replace(Stage::Starting(running.id()));
                     let end = self.follow(&mut running).await;
                     // No launch asks for a worker while it ends.
-                    self.stage.send_replace(Stage::Starting);
+                    self.stage.send_replace(Stage::Starting(running.id()));
                     running.end().await;
                     end
                 }
@@ -178,7 +192,7 @@ impl Keeper {
                 }
             }
         }
-        self.stage.send_replace(Stage::Starting);
+        self.stage.send_replace(Stage::Starting(None));
         true
     }
 

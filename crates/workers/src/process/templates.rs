@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use litplex_wire::SlowImport;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::adopted::can_adopt;
@@ -31,12 +32,29 @@ pub enum Preload {
 
 /// The templates of a server. Endpoints whose workers have all in common share one.
 #[derive(Debug, Clone, Default)]
-pub struct Templates(Arc<Mutex<HashMap<TemplateSpec, Weak<Template>>>>);
+pub struct Templates(Arc<Registry>);
+
+#[derive(Debug, Default)]
+struct Registry {
+    by_spec: Mutex<HashMap<TemplateSpec, Weak<Template>>>,
+    /// Notified when an endpoint has its first template, or another one.
+    begun: Notify,
+}
 
 impl Templates {
     /// Returns whether no endpoint has a template.
     pub fn is_empty(&self) -> bool {
         self.running().is_empty()
+    }
+
+    /// Returns whether a template imports its modules, so that its memory grows.
+    pub fn are_starting(&self) -> bool {
+        self.running().iter().any(|template| template.is_starting())
+    }
+
+    /// Resolves when a template has begun to start since the last call.
+    pub async fn begun(&self) {
+        self.0.begun.notified().await;
     }
 
     /// Measures the bytes of memory that all templates have, of which pages that workers share count in part. Blocks
@@ -59,11 +77,12 @@ impl Templates {
         }
         let template = Arc::new(Template::start(spec.clone(), output));
         templates.insert(spec, Arc::downgrade(&template));
+        self.0.begun.notify_one();
         template
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TemplateSpec, Weak<Template>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.by_spec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
