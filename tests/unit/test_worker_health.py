@@ -32,16 +32,19 @@ ASYNC = f"""
             yield await asyncio.sleep(0.01, x)
 """
 
-# The loop runs from each value of the generator to the next.
+# A hook in C may return an `async` generator: the loop runs for each of its values.
 PLAIN = f"""
-    class API(ls.LitAPI):
-        {HEALTH}
-        def predict(self, x):
-            return self.values(x)
+    class Values(dict):
+        def __missing__(self, x):
+            return self.each(x)
 
-        async def values(self, x):
+        async def each(self, x):
             yield x
             yield await asyncio.sleep(0.01, x)
+
+    class API(ls.LitAPI):
+        predict = Values().__getitem__
+        {HEALTH}
 """
 
 PING = frames.encode(frames.PING, id=1)
@@ -57,6 +60,7 @@ def asked(server):
     """A worker that asks its model from the moment when it is ready."""
     server.send("control", PING)
     server.ready()
+    assert "reason" not in server.traits
     server.wait_for("asked")
     return server
 
