@@ -1,5 +1,6 @@
 //! The admin socket of a running server.
 
+use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -8,14 +9,22 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::header::EXPECT;
 use axum::middleware::from_fn;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use litplex_http_core::drain_body::drain_unread_body;
+use litplex_http_core::upload::Upload;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tower::ServiceExt;
 
 use crate::RunDir;
 use crate::guard::guarded_socket;
@@ -133,8 +142,23 @@ where
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let service = service_fn(move |request| respond(router.clone(), request));
     // A client that is gone gets no response.
-    let _ = http.serve_connection(TokioIo::new(client), TowerToHyperService::new(router)).await;
+    let _ = http.serve_connection(TokioIo::new(client), service).await;
+}
+
+/// Returns the response to a request of which the whole body has arrived, or which says that the connection ends: a
+/// refused client may still send.
+async fn respond(router: axum::Router, request: Request<Incoming>) -> Result<Response, Infallible> {
+    if request.body().is_end_stream() {
+        return router.oneshot(request).await;
+    }
+    let version = request.version();
+    let waits = request.headers().contains_key(EXPECT);
+    let (parts, body) = request.into_parts();
+    let (body, unread) = Upload::new(body, waits);
+    let response = router.oneshot(Request::from_parts(parts, Body::new(body))).await?;
+    Ok(drain_unread_body(version, unread, response).await)
 }
 
 #[cfg(test)]
@@ -190,6 +214,25 @@ mod tests {
             "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
              Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
         )
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_on_after_a_refusal_whose_request_has_not_arrived_whole() {
+        with_server(|directory| {
+            let mut client = Blocking::connect(directory.join(NAME)).unwrap();
+            let head = "POST /v1/endpoints/no/scale HTTP/1.1\r\nHost: a\r\n\
+                        Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n";
+            client.write_all(head.as_bytes()).unwrap();
+            // Enough for a server that does not wait for the rest.
+            std::thread::sleep(Duration::from_millis(100));
+            let last = request("GET", "/v1/server", "");
+            client.write_all(format!("{{}}{last}").as_bytes()).unwrap();
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).unwrap();
+            assert!(answers.starts_with("HTTP/1.1 400"), "{answers}");
+            assert!(answers.contains("HTTP/1.1 200"), "{answers}");
+        })
+        .await;
     }
 
     #[tokio::test]
