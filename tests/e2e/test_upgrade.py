@@ -100,7 +100,8 @@ class Load:
     """Clients of all kinds, and the number of responses of each by the process that served them."""
 
     def __init__(self, url, authority=None):
-        self.url, self.authority, self.errors, self.served = url, authority, [], {}
+        self.url, self.authority, self.errors = url, authority, []
+        self.served: dict[str, set[int]] = {kind: set() for kind in ("kept", "new", "http2")}
         self.verify = verify = authority.trust() if authority else True
         self.stopped = threading.Event()
         kinds = {
@@ -120,7 +121,7 @@ class Load:
             while not self.stopped.is_set():
                 if connection is None or connection.is_told_to_leave:
                     connection = Http2(self.url, self.authority)
-                self.served.setdefault("http2", set()).add(connection.ask()[1])
+                self.served["http2"].add(connection.ask()[1])
         except Exception as error:  # noqa: BLE001
             self.errors.append(("http2", repr(error)))
         finally:
@@ -135,8 +136,7 @@ class Load:
                 post = client.post if client else functools.partial(httpx.post, **new)
                 response = post(f"{self.url}/model", json=1)
                 assert response.status_code == 200, response.text
-                pids = self.served.setdefault(kind, set())
-                pids.add(response.json()[1])
+                self.served[kind].add(response.json()[1])
         except Exception as error:  # noqa: BLE001
             self.errors.append((kind, repr(error)))
         finally:
@@ -155,7 +155,7 @@ class Load:
 
     def reach(self, pid):
         """Waits until clients of every kind were served by a process."""
-        reached = lambda: sum(pid in pids for pids in self.served.values()) == 3  # noqa: E731
+        reached = lambda: all(pid in pids for pids in self.served.values())  # noqa: E731
         wait_until(lambda: reached() or self.errors, lambda: f"{pid}: {self.served}")
 
 
