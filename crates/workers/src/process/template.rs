@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::pending;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +14,6 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::adopted::Adopted;
-use super::memory::Footprint;
 use super::output::{Label, OutputSpec};
 use super::pipes::StandardStreams;
 use super::template_process::{End, Refusal, TemplateProcess, TemplateSpec};
@@ -56,8 +54,6 @@ struct ForkRequest {
 pub(super) struct Template {
     requests: mpsc::Sender<ForkRequest>,
     stage: watch::Receiver<Stage>,
-    /// The last footprint, and its process.
-    footprint: Mutex<Option<(u32, Footprint)>>,
 }
 
 impl fmt::Debug for Template {
@@ -74,7 +70,7 @@ impl Template {
         let label = Label::for_process(LABEL, output);
         let keeper = Keeper { spec, label, asked, stage, refused: None };
         tokio::spawn(keeper.keep().instrument(worker_span(None, LABEL)));
-        Self { requests, stage: seen, footprint: Mutex::default() }
+        Self { requests, stage: seen }
     }
 
     /// Returns whether workers can be forked, now.
@@ -87,17 +83,12 @@ impl Template {
         matches!(*self.stage.borrow(), Stage::Starting(_))
     }
 
-    /// Measures the bytes of memory that come back when it ends. Blocks for milliseconds.
-    pub(super) fn footprint(&self) -> u64 {
-        let (Stage::Starting(Some(process)) | Stage::Ready(Some(process))) = *self.stage.borrow()
-        else {
-            return 0;
-        };
-        let mut last = self.footprint.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = last.filter(|(of, _)| *of == process).map(|(_, footprint)| footprint);
-        let now = Footprint::measure(process, same);
-        *last = now.map(|footprint| (process, footprint));
-        now.map_or(0, |footprint| footprint.bytes)
+    /// Returns its process, if it has one.
+    pub(super) fn process(&self) -> Option<u32> {
+        match *self.stage.borrow() {
+            Stage::Starting(process) | Stage::Ready(process) => process,
+            Stage::Down => None,
+        }
     }
 
     /// Resolves when the template has imported its modules, or cannot.

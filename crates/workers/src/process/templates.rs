@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::adopted::can_adopt;
+use super::memory::Footprint;
 use super::output::OutputSpec;
 use super::template::Template;
 use super::template_process::{PreloadedModule, TemplateSpec};
@@ -37,6 +38,8 @@ pub struct Templates(Arc<Registry>);
 #[derive(Debug, Default)]
 struct Registry {
     by_spec: Mutex<HashMap<TemplateSpec, Weak<Template>>>,
+    /// The last footprint of each process.
+    footprints: Mutex<HashMap<u32, Footprint>>,
     /// Notified when an endpoint has its first template, or another one.
     begun: Notify,
 }
@@ -60,8 +63,15 @@ impl Templates {
     /// Measures the bytes of memory that all templates have, of which pages that workers share count in part. Blocks
     /// for milliseconds.
     pub fn footprint(&self) -> u64 {
-        // Not under the lock: launches take it.
-        self.running().iter().map(|template| template.footprint()).sum()
+        // Not under the lock of the templates: launches take it.
+        let templates = self.running();
+        let mut footprints = locked(&self.0.footprints);
+        let measured = templates.iter().filter_map(|template| {
+            let process = template.process()?;
+            Some((process, Footprint::measure(process, footprints.get(&process).copied())?))
+        });
+        *footprints = measured.collect();
+        footprints.values().map(|footprint| footprint.bytes).sum()
     }
 
     fn running(&self) -> Vec<Arc<Template>> {
@@ -82,8 +92,12 @@ impl Templates {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TemplateSpec, Weak<Template>>> {
-        self.0.by_spec.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.by_spec)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The template of an endpoint's workers.
@@ -169,7 +183,7 @@ impl Preloaded {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.held)
     }
 }
 
