@@ -481,10 +481,14 @@ def test_systemd_passes_sockets(activated, write, tmp_path, way):
     assert "200 ok" in early.ask()
     early.socket.close()
     key = {"x-api-key": "a"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{admin}", headers=key, timeout=30) as client:
-        pid = client.get("/v1/server").json()["pid"]
-        assert client.post("/v1/upgrade", json={"limit": 0}).status_code == 400
-        assert client.post("/v1/upgrade", json={"limit": 30}).json()["before"] == pid
+    # Each process keeps them, also the third one.
+    for _ in range(2):
+        with httpx.Client(base_url=f"http://127.0.0.1:{admin}", headers=key, timeout=30) as client:
+            pid = client.get("/v1/server").json()["pid"]
+            assert client.post("/v1/upgrade", json={"limit": 0}).status_code == 400
+            upgraded = client.post("/v1/upgrade", json={"limit": 30})
+            assert upgraded.json().get("before") == pid, upgraded.text
+        assert httpx.post(f"{server.url}/model", json=1).json() == [1, upgraded.json()["pid"]]
     assert server.stop() == 0
     # The sockets were those of the server alone: none of its workers had them.
     with pytest.raises(httpx.ConnectError):

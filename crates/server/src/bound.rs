@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::access::{Access, OperatorKeys};
 use crate::app_host::AppHostSockets;
 use crate::middleware::edge_middleware;
-use crate::upgrade::{Inherited, Sockets, is_at};
+use crate::upgrade::{Inherited, Sockets, TakenSocket, is_at, socket_name};
 use crate::{Error, ServerSpec, descriptors, tls};
 
 /// A server whose address is taken and whose configuration can be met.
@@ -24,6 +24,8 @@ pub(crate) struct Bound {
     pub(crate) tls: Option<Tls>,
     pub(crate) listener: TcpListener,
     pub(crate) admin_port: Option<AdminPort>,
+    /// The names of their sockets for a process that takes them over.
+    pub(crate) socket_names: [&'static str; 2],
     /// The guard of the dashboard on the server's own port, if it is there.
     pub(crate) dashboard: Option<AdminGuard>,
     pub(crate) private: PrivateSockets,
@@ -55,6 +57,7 @@ impl Bound {
             operators.guard(&config.host).on_loopback(is_loopback)
         });
         let private = PrivateSockets::open(config)?;
+        let socket_names = [false, true].map(|is_admin| given.name(is_admin));
         Ok(Self {
             spec,
             access,
@@ -62,6 +65,7 @@ impl Bound {
             tls,
             listener,
             admin_port,
+            socket_names,
             dashboard,
             private,
             upgrades,
@@ -118,9 +122,11 @@ const ADMIN_HOST: &str = "admin_host";
 /// The sockets that this process was given.
 struct Given {
     sockets: Sockets,
-    /// Whether they are those of a server that this one replaces. Otherwise a service manager chose their
-    /// addresses, and those of the configuration do not count.
+    /// Whether they are those of a server that this one replaces. Otherwise they come from a service manager.
     are_taken_over: bool,
+    /// Whether a service manager chose the address for clients of endpoints, and that of the admin API. That of the
+    /// configuration does not count then.
+    are_chosen: [bool; 2],
 }
 
 impl Given {
@@ -130,7 +136,13 @@ impl Given {
         if !errors.is_empty() {
             return Err(ConfigError(errors).into());
         }
-        Ok(Self { sockets, are_taken_over: inherited.predecessor.is_some() })
+        let are_taken_over = inherited.predecessor.is_some();
+        Ok(Self { sockets, are_taken_over, are_chosen: [false; 2] })
+    }
+
+    /// Returns the name under which the next process gets a socket.
+    fn name(&self, is_admin: bool) -> &'static str {
+        socket_name(is_admin, self.are_chosen[usize::from(is_admin)])
     }
 
     /// Returns a socket that was given, or else takes the address, whose host the option `option` sets.
@@ -140,13 +152,16 @@ impl Given {
         host: &str,
         port: u16,
     ) -> Result<TcpListener, Error> {
-        match self.sockets.take(option == ADMIN_HOST)? {
+        let is_admin = option == ADMIN_HOST;
+        let Some(TakenSocket { listener, is_chosen }) = self.sockets.take(is_admin)? else {
+            return listen(option, host, port).await;
+        };
+        let is_chosen = is_chosen || !self.are_taken_over;
+        self.are_chosen[usize::from(is_admin)] = is_chosen;
+        match is_chosen || is_at(&listener, host, port).await {
+            true => Ok(listener),
             // The program has another address now.
-            Some(given) if self.are_taken_over && !is_at(&given, host, port).await => {
-                listen(option, host, port).await
-            }
-            Some(given) => Ok(given),
-            None => listen(option, host, port).await,
+            false => listen(option, host, port).await,
         }
     }
 }

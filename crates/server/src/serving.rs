@@ -28,7 +28,7 @@ use crate::launch::WorkerEnvironment;
 use crate::log::Log;
 use crate::signals::{Received, Signals};
 use crate::telemetry::Telemetry;
-use crate::upgrade::{ADMIN, Inherited, KEEPER, KeptBy, Predecessor, Successor, Upgrader, keep};
+use crate::upgrade::{Inherited, KEEPER, KeptBy, Predecessor, Successor, Upgrader, keep};
 use crate::{Error, operators, upgrade};
 
 /// The time that killed workers have to be gone. After it the server ends without them.
@@ -112,6 +112,7 @@ impl Bound {
             tls,
             listener,
             admin_port,
+            socket_names: [http_name, admin_name],
             dashboard,
             private,
             upgrades,
@@ -147,9 +148,9 @@ impl Bound {
         let admin_address = admin_port.as_ref().map(AdminPort::address).transpose()?;
         let announcer = Announcer::new(config, server.address()?, admin_address, events.clone());
         let (ready, left) = (watch::Sender::new(false), watch::Sender::new(false));
-        let mut sockets = vec![("http", server.socket()?)];
+        let mut sockets = vec![(http_name, server.socket()?)];
         if let Some(port) = &admin_port {
-            sockets.push((ADMIN, port.socket()?));
+            sockets.push((admin_name, port.socket()?));
         }
         let Inherited { predecessor, keeper, .. } = spec.inherited;
         let (keeper, kept_by) = match keeper {

@@ -21,8 +21,14 @@ pub(super) const PREDECESSOR: &str = "LITPLEX_PREDECESSOR";
 /// The variable with the path of the first process's socket.
 pub(super) const KEEPER: &str = "LITPLEX_KEEPER";
 
-/// The name of the socket of the admin API; all others are for clients of endpoints.
-pub(crate) const ADMIN: &str = "admin";
+/// The names of the socket for clients of endpoints and of that of the admin API, as a successor gets them. All names
+/// that are not those of the admin API are for clients of endpoints.
+const HTTP: &str = "http";
+const ADMIN: &str = "admin";
+
+/// The same where a service manager chose the address.
+const CHOSEN_HTTP: &str = "http.chosen";
+const CHOSEN_ADMIN: &str = "admin.chosen";
 
 /// The sockets and connections that this process got from the one that started it. The default is none.
 #[derive(Debug, Default)]
@@ -103,13 +109,34 @@ impl Sockets {
     }
 
     /// Takes the socket for clients of endpoints, or that of the admin API.
-    pub(crate) fn take(&mut self, is_admin: bool) -> io::Result<Option<tokio::net::TcpListener>> {
-        let at = self.listeners.iter().position(|(name, _)| (name == ADMIN) == is_admin);
+    pub(crate) fn take(&mut self, is_admin: bool) -> io::Result<Option<TakenSocket>> {
+        let is_of_admin = |name: &str| [ADMIN, CHOSEN_ADMIN].contains(&name);
+        let at = self.listeners.iter().position(|(name, _)| is_of_admin(name) == is_admin);
         let Some(at) = at else { return Ok(None) };
-        let (_, listener) = self.listeners.remove(at);
+        let (name, listener) = self.listeners.remove(at);
         // systemd passes blocking sockets.
         listener.set_nonblocking(true)?;
-        tokio::net::TcpListener::from_std(listener).map(Some)
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        Ok(Some(TakenSocket { listener, is_chosen: [CHOSEN_HTTP, CHOSEN_ADMIN].contains(&&*name) }))
+    }
+}
+
+/// A socket that a process was given.
+#[derive(Debug)]
+pub(crate) struct TakenSocket {
+    pub(crate) listener: tokio::net::TcpListener,
+    /// Whether the predecessor had it from a service manager, which chose its address.
+    pub(crate) is_chosen: bool,
+}
+
+/// Returns the name under which a successor gets a socket. It keeps one whose address a service manager chose, whatever
+/// the address of its configuration.
+pub(crate) fn socket_name(is_admin: bool, is_chosen: bool) -> &'static str {
+    match (is_admin, is_chosen) {
+        (false, false) => HTTP,
+        (false, true) => CHOSEN_HTTP,
+        (true, false) => ADMIN,
+        (true, true) => CHOSEN_ADMIN,
     }
 }
 
@@ -136,10 +163,20 @@ mod tests {
         let mut sockets = Sockets { listeners, errors: Vec::new() };
         let mut port = |is_admin| {
             let taken = sockets.take(is_admin).unwrap();
-            taken.map(|it| it.local_addr().unwrap().port())
+            taken.map(|it| (it.listener.local_addr().unwrap().port(), it.is_chosen))
         };
-        assert_eq!([port(false), port(true)], ports.map(Some));
+        assert_eq!([port(false), port(true)], ports.map(|port| Some((port, false))));
         assert_eq!([port(false), port(true)], [None, None]);
+    }
+
+    #[tokio::test]
+    async fn a_successor_learns_whose_choice_the_address_of_a_socket_was() {
+        for (is_admin, is_chosen) in [(false, false), (false, true), (true, false), (true, true)] {
+            let listeners = vec![(socket_name(is_admin, is_chosen).into(), listener())];
+            let mut sockets = Sockets { listeners, errors: Vec::new() };
+            assert!(sockets.take(!is_admin).unwrap().is_none());
+            assert_eq!(sockets.take(is_admin).unwrap().unwrap().is_chosen, is_chosen);
+        }
     }
 
     #[tokio::test]

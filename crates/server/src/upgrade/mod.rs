@@ -31,8 +31,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use self::command::StartCommand;
-pub(crate) use self::inherited::{ADMIN, Sockets, is_at};
 pub use self::inherited::{Inherited, Predecessor};
+pub(crate) use self::inherited::{Sockets, TakenSocket, is_at, socket_name};
 pub(crate) use self::keeper::{KeptBy, keep};
 pub(crate) use self::link::KEEPER;
 pub(crate) use self::memory::note as memory_note;
