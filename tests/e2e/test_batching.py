@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -64,19 +65,26 @@ def post_behind_another(batches, tmp_path):
     """Returns a function that sends requests, which all wait while the worker computes another."""
 
     def post(server, bodies):
-        all_there = f'litplex_inflight_requests{{endpoint="/predict"}} {1 + len(bodies)}\n'
         before = len(batches())
         with ThreadPoolExecutor() as pool:
             try:
-                pool.submit(post_all, server, [{"text": "", "waits": True}])
+                first = pool.submit(post_all, server, [{"text": "", "waits": True}])
                 wait_until(lambda: len(batches()) > before)
                 answers = pool.submit(post_all, server, bodies)
-                wait_until(lambda: all_there in server.client.get("/metrics").text)
+                wait_until(lambda: jobs(server) == 1 + len(bodies))
             finally:
                 (tmp_path / "gate").touch()
+            assert [answer.json() for answer in first.result()] == [0]
             return answers.result()
 
     return post
+
+
+def jobs(server):
+    """Returns the number of jobs that wait or that the worker has."""
+    text = server.client.get("/metrics").text
+    names = r"litplex_queue_depth\{|litplex_worker_inflight_requests\{"
+    return sum(map(int, re.findall(rf"^(?:{names}).* (\d+)$", text, re.MULTILINE)))
 
 
 def texts(*lengths):

@@ -481,14 +481,25 @@ def test_systemd_passes_sockets(activated, write, tmp_path, way):
     assert "200 ok" in early.ask()
     early.socket.close()
     key = {"x-api-key": "a"}
-    # Each process keeps them, also the third one.
+
+    def admin_call(method, path, **body):
+        url = f"http://127.0.0.1:{admin}/v1/{path}"
+        return httpx.request(method, url, headers=key, timeout=PATIENCE, **body)
+
+    pid = admin_call("GET", "server").json()["pid"]
+    assert admin_call("POST", "upgrade", json={"limit": 0}).status_code == 400
+
+    def upgraded(before):
+        told = admin_call("POST", "upgrade", json={"limit": 30}).json()
+        return told.get("before") == before and told["pid"]
+
+    def is_served_by(pid):
+        return httpx.post(f"{server.url}/model", json=1).json() == [1, pid]
+
+    # Each process keeps them, also the third one. The one before accepts clients a moment longer.
     for _ in range(2):
-        with httpx.Client(base_url=f"http://127.0.0.1:{admin}", headers=key, timeout=30) as client:
-            pid = client.get("/v1/server").json()["pid"]
-            assert client.post("/v1/upgrade", json={"limit": 0}).status_code == 400
-            upgraded = client.post("/v1/upgrade", json={"limit": 30})
-            assert upgraded.json().get("before") == pid, upgraded.text
-        assert httpx.post(f"{server.url}/model", json=1).json() == [1, upgraded.json()["pid"]]
+        pid = wait_until(lambda pid=pid: upgraded(before=pid))
+        wait_until(lambda pid=pid: is_served_by(pid))
     assert server.stop() == 0
     # The sockets were those of the server alone: none of its workers had them.
     with pytest.raises(httpx.ConnectError):

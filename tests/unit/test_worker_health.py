@@ -14,9 +14,12 @@ HEALTH = """
             # The first answer comes before the worker is ready.
             if self.is_set_up:
                 say("asked")
-                while not os.path.exists("gate"):
-                    await asyncio.sleep(0.005)
-                say("well")
+                try:
+                    while not os.path.exists("gate"):
+                        await asyncio.sleep(0.005)
+                    say("well")
+                finally:
+                    say("left")
             self.is_set_up = True
             return True
 
@@ -68,15 +71,15 @@ def asked(server):
 def test_it_runs_beside_requests_from_the_first_moment(asked):
     asked.request(1, "x")
     asked.credit(1, 10)
-    asked.open_gate()
     assert asked.items() == {1: ["x", "x", 0]}
-    asked.wait_for("well")
+    asked.open_gate()
+    asked.wait_for("left")
     asked.socks["data"].shutdown(1)
     assert asked.end() == 0
-    assert asked.errors == "asked\nwell\ntorn down\n"
+    assert asked.errors == "asked\nwell\nleft\ntorn down\n"
 
 
 def test_one_that_waits_ends_with_the_worker(asked):
     asked.socks["data"].shutdown(1)
     assert asked.end() == 0
-    assert asked.errors == "asked\ntorn down\n"
+    assert asked.errors == "asked\nleft\ntorn down\n"

@@ -123,6 +123,39 @@ def test_a_health_that_waits_on_the_event_loop_does_not_keep_it_awake(worker):
     server.send("data", frames.encode_message(frames.SETUP, {"device": "cpu"}))
 
 
+BLOCKS = """
+    class API(ls.LitAPI):
+        asked = False
+
+        async def setup(self, device):
+            pass
+
+        async def health(self):
+            if self.asked:
+                say("asked")
+                gate()
+            self.asked = True
+            return True
+
+        def predict(self, x):
+            return x
+
+        def teardown(self):
+            say("torn down")
+"""
+
+
+def test_a_worker_whose_health_blocks_the_event_loop_ends(worker):
+    server = worker(BLOCKS, hibernates=True, calls=True)
+    server.send("control", frames.encode(frames.PING, id=1))
+    server.wait_for("asked")
+    server.socks["data"].shutdown(1)
+    server.send("control", frames.encode(frames.HIBERNATE))
+    server.wait_for("ends and does not hibernate: `health` blocks the event loop\ntorn down\n")
+    server.open_gate()
+    assert server.process.wait(15) == 0
+
+
 def test_a_worker_that_is_not_woken_tears_down(worker):
     server = worker(MODELS["plain"], hibernates=True, calls=True)
     hibernate(server)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from litplex._worker.wire import frames
 
 
+# The longest seconds that a worker waits for its `health` when it is to hibernate or to end.
+_HEALTH_BEFORE_HIBERNATION, _HEALTH_BEFORE_THE_END = 5.0, 1.0
+
+
 class Serving:
     """A model that is set up, while it serves through one link."""
 
@@ -75,11 +79,15 @@ class Serving:
         finally:
             if self._health is not None:
                 self._health.end()
-        if not self._follower.hibernates:
+        hibernates = self._follower.hibernates
+        # A hook of it may run on the event loop, which `teardown` and the next loop need.
+        seconds = _HEALTH_BEFORE_HIBERNATION if hibernates else _HEALTH_BEFORE_THE_END
+        is_free = self._health is None or self._health.wait(seconds)
+        if not hibernates:
             return False
-        # A hook of it may run on the event loop, which the next loop needs.
-        if self._health is not None:
-            self._health.wait()
+        if not is_free:
+            print("ends and does not hibernate: `health` blocks the event loop", file=sys.stderr)
+            return False
         self._loop.end()
         finish_background_tasks()
         self._send_metrics()

@@ -40,7 +40,7 @@ struct Registry {
     by_spec: Mutex<HashMap<TemplateSpec, Weak<Template>>>,
     /// The last footprint of each process.
     footprints: Mutex<HashMap<u32, Footprint>>,
-    /// Notified when an endpoint has its first template, or another one.
+    /// Notified when a template is started for the first time.
     begun: Notify,
 }
 
@@ -55,7 +55,7 @@ impl Templates {
         self.running().iter().any(|template| template.is_starting())
     }
 
-    /// Resolves when a template has begun to start since the last call.
+    /// Resolves when a template was started since the last call. One that starts again is not reported.
     pub async fn begun(&self) {
         self.0.begun.notified().await;
     }

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 WELL, UNWELL = 200, 503
 
-_LONGEST_WAIT_SECONDS = 5.0
-
 
 class Health:
     """Asks the model whether it is well, and keeps what it said last.
@@ -37,6 +35,8 @@ class Health:
         self._is_over = False
         self._thread: threading.Thread | None = None
         self._cancel: Callable[[], Any] = lambda: None
+        # What runs on the event loop for the hook.
+        self._task: asyncio.Task[Any] | None = None
         self.status = WELL
         self.status = self._ask()
 
@@ -54,10 +54,25 @@ class Health:
         self._due.set()
         self._cancel()
 
-    def wait(self) -> None:
-        """Blocks until no hook runs any more, after :meth:`end`, for a few seconds at most."""
-        if self._thread is not None:
-            self._thread.join(_LONGEST_WAIT_SECONDS)
+    def wait(self, seconds: float) -> bool:
+        """Blocks until no hook runs any more, after :meth:`end`, for so long at most.
+
+        Returns:
+            Whether the event loop is free.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(seconds)
+        if self._task is None:
+            return True
+        from litplex._worker.hooks import event_loop
+
+        if event_loop.is_blocked():
+            return False
+        if not self._task.done():
+            # One that was cancelled leaves what it has entered.
+            event_loop.run(asyncio.wait({self._task}, timeout=seconds))
+        return True
 
     def _follow(self) -> None:
         current.set_none()
@@ -86,16 +101,24 @@ class Health:
             return asyncio.run(wait())
         from litplex._worker.hooks import event_loop
 
-        loop = event_loop.get()
-        if self._runs_loop and self._thread is not None:
-            # Another thread is about to run the loop, if it does not yet.
-            future = asyncio.run_coroutine_threadsafe(wait(), loop)
-            self._let_end(future.cancel)
-            return future.result()
-        with event_loop.turn:
-            task = loop.create_task(wait())
-            self._let_end(lambda: loop.call_soon_threadsafe(task.cancel))
-            return loop.run_until_complete(task)
+        has_begun = False
+
+        async def wait_in_task() -> Any:
+            nonlocal has_begun
+            has_begun, self._task = True, asyncio.current_task()
+            return await wait()
+
+        future = asyncio.run_coroutine_threadsafe(wait_in_task(), event_loop.get())
+        self._let_end(future.cancel)
+        try:
+            if self._runs_loop and self._thread is not None:
+                # Another thread is about to run the loop, if it does not yet.
+                return future.result()
+            return event_loop.run_until_done(future)
+        finally:
+            if not has_begun and asyncio.iscoroutine(answer):
+                # It was cancelled before.
+                answer.close()
 
     def _let_end(self, cancel: Callable[[], Any]) -> None:
         """Lets :meth:`end` cancel what is asked now."""

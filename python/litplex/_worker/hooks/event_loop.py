@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
+    from concurrent.futures import Future
 
-#: Held by the thread that runs the loop, where hooks are plain: that of the model for an ``async``
-#: generator, another one for ``health``.
-turn = threading.Lock()
+# Held by the thread that runs the loop, where hooks are plain: that of the model for an `async`
+# generator, another one for `health`.
+_turn = threading.Lock()
+
+# The time between two looks whether the thread that runs the loop has run a hook of another one.
+_LOOK_SECONDS = 0.002
+
+# The longest time that a hook which blocks the loop delays the end of the process.
+_LONGEST_BLOCK_SECONDS = 5.0
 
 
 @functools.lru_cache(None)
@@ -24,9 +31,39 @@ def get() -> asyncio.AbstractEventLoop:
 
 
 def run(result: Awaitable[Any]) -> Any:
-    """Returns the result of a hook where the loop does not run, or runs for another hook."""
-    with turn:
+    """Returns the result of a hook that is not called on the loop.
+
+    Raises:
+        RuntimeError: this thread runs the loop.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("what runs on the event loop cannot wait for it")
+    if not _turn.acquire(blocking=False):
+        return run_until_done(asyncio.run_coroutine_threadsafe(_awaited(result), get()))
+    try:
         return get().run_until_complete(result)
+    finally:
+        _turn.release()
+
+
+def run_until_done(future: Future[Any]) -> Any:
+    """Returns the result of what was given to the loop. This thread runs it while no other does."""
+    while not _turn.acquire(timeout=_LOOK_SECONDS):
+        if future.done():
+            return future.result()
+    try:
+        return get().run_until_complete(asyncio.wrap_future(future, loop=get()))
+    finally:
+        _turn.release()
+
+
+def is_blocked() -> bool:
+    """Returns whether another thread runs the loop."""
+    return _turn.locked()
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
 
 
 def each(outputs: Any) -> Iterator[Any]:
@@ -50,9 +87,15 @@ async def _next(outputs: Any) -> Any:
 
 def close() -> None:
     """Cancels what the model's hooks left running, as ``asyncio.run`` does."""
-    run(_cancel_all())
-    run(get().shutdown_asyncgens())
-    get().close()
+    if not _turn.acquire(timeout=_LONGEST_BLOCK_SECONDS):
+        return
+    try:
+        loop = get()
+        loop.run_until_complete(_cancel_all())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    finally:
+        _turn.release()
 
 
 async def _cancel_all() -> None:
