@@ -32,10 +32,11 @@ rust:
 	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test --locked
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# The tests run against the wheel as users get it, installed afresh. They wait more than they work.
+# The tests run against a wheel, installed afresh as users do. It has the binary that `rust` has compiled most of, with
+# debug assertions: an optimised one would take as long to build as half of the tests take.
 python: $(VENV)/ready
 	rm -rf dist
-	$(BIN)/maturin build --locked --release --out dist
+	$(BIN)/maturin build --locked --out dist
 	$(BIN)/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps --no-index dist/*.whl
 	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
