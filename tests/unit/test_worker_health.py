@@ -1,6 +1,9 @@
 """The `async` health of a model, which the worker asks while the model serves."""
 
+import threading
+
 import pytest
+from litplex._worker.control.health import Health
 from litplex._worker.wire import frames
 
 HEALTH = """
@@ -83,3 +86,21 @@ def test_one_that_waits_ends_with_the_worker(asked):
     asked.socks["data"].shutdown(1)
     assert asked.end() == 0
     assert asked.errors == "asked\nleft\ntorn down\n"
+
+
+def test_a_worker_may_end_while_its_thread_starts(monkeypatch):
+    class Model:
+        def health(self):
+            return True
+
+    health = Health(Model(), runs_loop=False)
+
+    class Thread(threading.Thread):
+        def start(self):
+            health.end()
+            assert health.wait(5)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Thread)
+    health.refresh()
+    assert health.wait(5)

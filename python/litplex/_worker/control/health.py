@@ -34,6 +34,8 @@ class Health:
         self._due = threading.Event()
         self._is_over = False
         self._thread: threading.Thread | None = None
+        # Whether the hook is called beside the thread of the model, and no longer on it.
+        self._is_beside = False
         self._cancel: Callable[[], Any] = lambda: None
         # What runs on the event loop for the hook.
         self._task: asyncio.Task[Any] | None = None
@@ -43,8 +45,11 @@ class Health:
     def refresh(self) -> None:
         """Has the model asked soon, on a thread of its own: it may take its time."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._follow, name="litplex-health", daemon=True)
-            self._thread.start()
+            self._is_beside = True
+            thread = threading.Thread(target=self._follow, name="litplex-health", daemon=True)
+            thread.start()
+            # Not before: :meth:`wait` joins it.
+            self._thread = thread
         self._due.set()
 
     def end(self) -> None:
@@ -111,7 +116,7 @@ class Health:
         future = asyncio.run_coroutine_threadsafe(wait_in_task(), event_loop.get())
         self._let_end(future.cancel)
         try:
-            if self._runs_loop and self._thread is not None:
+            if self._runs_loop and self._is_beside:
                 # Another thread is about to run the loop, if it does not yet.
                 return future.result()
             return event_loop.run_until_done(future)
