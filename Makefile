@@ -32,8 +32,8 @@ rust:
 	XDG_CACHE_HOME=$(CURDIR)/target/cache cargo test --locked
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# The tests run against a wheel, installed afresh as users do. It has the binary that `rust` has compiled most of, with
-# debug assertions: an optimised one would take as long to build as half of the tests take.
+# The tests run against a wheel, installed afresh as users do. Its binary is built in the profile of the Rust tests, which
+# have compiled most of it, and checks debug assertions. An optimised build would take more than half as long as the tests.
 python: $(VENV)/ready
 	rm -rf dist
 	$(BIN)/maturin build --locked --out dist

@@ -147,8 +147,8 @@ where
     let _ = http.serve_connection(TokioIo::new(client), service).await;
 }
 
-/// Returns the response to a request of which the whole body has arrived, or which says that the connection ends: a
-/// refused client may still send.
+/// Responds to a request whose client may still send its body. The unread rest of a small body is read before the
+/// response is sent, so that the connection can be used again; otherwise the response has `Connection: close`.
 async fn respond(router: axum::Router, request: Request<Incoming>) -> Result<Response, Infallible> {
     if request.body().is_end_stream() {
         return router.oneshot(request).await;

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from litplex._worker.wire import frames
 
 
-# The longest seconds that a worker waits for its `health` when it is to hibernate or to end.
+# The longest time, in seconds, to wait for `health` before the worker hibernates, or ends.
 _HEALTH_BEFORE_HIBERNATION, _HEALTH_BEFORE_THE_END = 5.0, 1.0
 
 

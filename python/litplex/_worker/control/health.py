@@ -34,10 +34,10 @@ class Health:
         self._due = threading.Event()
         self._is_over = False
         self._thread: threading.Thread | None = None
-        # Whether the hook is called beside the thread of the model, and no longer on it.
-        self._is_beside = False
+        # Whether the hook is called on a thread of its own; the first call is on the model's.
+        self._has_own_thread = False
         self._cancel: Callable[[], Any] = lambda: None
-        # What runs on the event loop for the hook.
+        # The task of an `async` hook on the event loop.
         self._task: asyncio.Task[Any] | None = None
         self.status = WELL
         self.status = self._ask()
@@ -45,7 +45,7 @@ class Health:
     def refresh(self) -> None:
         """Has the model asked soon, on a thread of its own: it may take its time."""
         if self._thread is None:
-            self._is_beside = True
+            self._has_own_thread = True
             thread = threading.Thread(target=self._follow, name="litplex-health", daemon=True)
             thread.start()
             # Not before: :meth:`wait` joins it.
@@ -53,8 +53,7 @@ class Health:
         self._due.set()
 
     def end(self) -> None:
-        """Asks no more, and cancels a hook that waits on the event loop: what it needs may be torn
-        down."""
+        """Asks no more, and cancels an ``async`` hook that waits. What it needs may end."""
         self._is_over = True
         self._due.set()
         self._cancel()
@@ -75,7 +74,7 @@ class Health:
         if event_loop.is_blocked():
             return False
         if not self._task.done():
-            # One that was cancelled leaves what it has entered.
+            # It was cancelled: its `finally` blocks run now.
             event_loop.run(asyncio.wait({self._task}, timeout=seconds))
         return True
 
@@ -116,13 +115,13 @@ class Health:
         future = asyncio.run_coroutine_threadsafe(wait_in_task(), event_loop.get())
         self._let_end(future.cancel)
         try:
-            if self._runs_loop and self._is_beside:
+            if self._runs_loop and self._has_own_thread:
                 # Another thread is about to run the loop, if it does not yet.
                 return future.result()
             return event_loop.run_until_done(future)
         finally:
             if not has_begun and asyncio.iscoroutine(answer):
-                # It was cancelled before.
+                # Cancelled before its first step; Python would warn that it was never awaited.
                 answer.close()
 
     def _let_end(self, cancel: Callable[[], Any]) -> None:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 # generator, another one for `health`.
 _turn = threading.Lock()
 
-# The time between two looks whether the thread that runs the loop has run a hook of another one.
+# The time between two looks whether a coroutine is done that another thread runs.
 _LOOK_SECONDS = 0.002
 
-# The longest time that a hook which blocks the loop delays the end of the process.
+# The longest time to wait at the end for a hook of another thread that blocks the loop.
 _LONGEST_BLOCK_SECONDS = 5.0
 
 
@@ -31,10 +31,10 @@ def get() -> asyncio.AbstractEventLoop:
 
 
 def run(result: Awaitable[Any]) -> Any:
-    """Returns the result of a hook that is not called on the loop.
+    """Runs an awaitable on the loop, and returns its result.
 
     Raises:
-        RuntimeError: this thread runs the loop.
+        RuntimeError: this thread already runs an event loop.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("what runs on the event loop cannot wait for it")
@@ -47,7 +47,8 @@ def run(result: Awaitable[Any]) -> Any:
 
 
 def run_until_done(future: Future[Any]) -> Any:
-    """Returns the result of what was given to the loop. This thread runs it while no other does."""
+    """Returns the result of a coroutine that was submitted to the loop from this thread. Runs the
+    loop while no other thread does."""
     while not _turn.acquire(timeout=_LOOK_SECONDS):
         if future.done():
             return future.result()
